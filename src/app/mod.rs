@@ -15,8 +15,10 @@ mod intercept;
 mod manual;
 mod metrics;
 mod metrics_endpoint;
+mod outbound;
 mod output;
 mod pipeline;
+mod postfix;
 mod record;
 mod replay;
 mod run;
@@ -47,6 +49,7 @@ pub fn run(command: CliCommand) -> anyhow::Result<ExitCode> {
         CliCommand::Record(args) => block_on(record::record(args)),
         CliCommand::Door(args) => block_on(door::door(args)),
         CliCommand::Cache(command) => block_on(cache::cache(command)),
+        CliCommand::Postfix(command) => postfix::run(command),
         CliCommand::Vantage(args) => block_on(vantage::vantage(args)),
         CliCommand::Completions { shell } => manual::completions(shell),
         CliCommand::Man { directory } => manual::pages(&directory),

@@ -3,6 +3,7 @@
 mod cache;
 mod check;
 mod door;
+mod postfix;
 mod record;
 mod replay;
 mod value;
@@ -17,6 +18,7 @@ pub use self::cache::{CacheArgs, CacheCommand};
 use self::check::CHECK_EXIT;
 pub use self::check::CheckArgs;
 pub use self::door::{DoorArgs, DoorMode};
+pub use self::postfix::PostfixCommand;
 pub use self::record::RecordArgs;
 use self::replay::REPLAY_EXIT;
 pub use self::replay::{PolicyArgs, ReenactArgs, ReenactFamily, ReenactPace, ReplayArgs};
@@ -66,6 +68,9 @@ pub enum CliCommand {
     /// Show or purge cached lookup results.
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Serve and configure the Postfix of this host.
+    #[command(subcommand)]
+    Postfix(PostfixCommand),
     /// Probe mail servers on behalf of a gateway on another network, until SIGINT or SIGTERM.
     Vantage(VantageArgs),
     /// Print shell completions.

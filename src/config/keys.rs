@@ -451,6 +451,18 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("domains", DOMAINS, Required(r#"["example.org"]"#), "Own domains whose MX hosts are probed."),
         spec("timeout", "duration, 1s to 5m", Text("20s"), "Time limit of a request."),
     ] },
+    SectionSpec { header: "[outbound]",
+        help: "Mail that Postfix on this host sends. A file with this section needs no listener.",
+        keys: &[
+        spec("map", "path of a Unix socket", Text("unix:/run/gatepost/outbound.sock"),
+            "Unix socket for `gatepost postfix map`, which Postfix starts and asks."),
+        spec("ipv4_only", DOMAINS, Value("[]"),
+            "Exchange hosts to which mail goes over IPv4 where they have it: `\"mx.a.example\"`, or `\".a.example\"` for all \
+             hosts below that domain. It is the name of the host, the target of the MX record, never the domain of recipients."),
+        spec("keep_ipv6", DOMAINS, Value("[]"),
+            "Exchange hosts whose IPv6 addresses are always kept. A host's own name in either list decides before a domain; \
+             otherwise this list decides."),
+    ] },
     SectionSpec { header: "[door]",
         help: "Refusal of an address family whose mail does not work. Without this section no family is ever refused; with it, \
                IPv6 can be.",

@@ -11,6 +11,7 @@ mod raw;
 mod size;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors, Position};
@@ -24,6 +25,7 @@ use crate::control;
 use crate::intercept;
 use crate::intercept::door::RefuseMethod;
 use crate::lookup::{self, vantage};
+use crate::outbound;
 use crate::policy;
 use crate::policy::facts::DomainName;
 use crate::relay;
@@ -57,6 +59,8 @@ pub struct Config {
     pub door: Option<DoorConfig>,
     /// `[lookup]`, and settings from other sections.
     pub lookup: lookup::LookupSettings,
+    /// `[outbound]`; without the section Postfix's questions have no answer.
+    pub outbound: Option<OutboundConfig>,
     /// `[vantage]`; without the section no vantage probes this site.
     pub vantage: Option<vantage::VantageSettings>,
 }
@@ -108,6 +112,19 @@ impl DoorConfig {
             Family::Ipv6 => self.ipv6.as_ref(),
         }
     }
+}
+
+/// `[outbound]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundConfig {
+    /// The socket for `gatepost postfix map`.
+    pub map: PathBuf,
+    pub pins: outbound::Pins,
+}
+
+impl OutboundConfig {
+    /// The default of `map`.
+    pub const MAP: &str = "/run/gatepost/outbound.sock";
 }
 
 /// `[site]`

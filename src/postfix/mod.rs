@@ -1,1 +1,3 @@
 //! What Postfix says and asks: its mail log, socketmap lookups and policy delegation. Layer 4.
+
+pub mod socketmap;

@@ -173,10 +173,12 @@ impl Relay {
     }
 
     /// Whether every upstream of every listener failed lately, or is a host name without an address; always false if the original
-    /// destination is one.
+    /// destination is one, and without listeners.
     pub fn is_without_upstream(&self) -> bool {
         let active = self.state.active.load();
-        active.listeners.iter().all(|listener| self.state.is_down(&listener.targets, None))
+        let mut listeners = active.listeners.iter();
+        !active.listeners.is_empty()
+            && listeners.all(|listener| self.state.is_down(&listener.targets, None))
     }
 
     pub fn handle(&self) -> RelayHandle {

@@ -83,3 +83,8 @@ fn dns() {
 fn tls() {
     over_seeds("tls", bodies::tls);
 }
+
+#[test]
+fn socketmap() {
+    over_seeds("socketmap", bodies::socketmap);
+}

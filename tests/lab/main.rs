@@ -27,6 +27,7 @@ mod intercept_watch;
 mod live_source;
 mod metrics;
 mod mutated_captures;
+mod outbound;
 mod packaging;
 mod reachable;
 mod record;
@@ -64,6 +65,8 @@ fn main() -> ExitCode {
         live_source::TESTS,
         metrics::TESTS,
         mutated_captures::TESTS,
+        outbound::failures::TESTS,
+        outbound::pins::TESTS,
         packaging::TESTS,
         packaging::examples::TESTS,
         packaging::rights::TESTS,

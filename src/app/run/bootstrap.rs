@@ -12,6 +12,7 @@ use crate::config::{Config, DoorConfig};
 use crate::control::ControlListener;
 use crate::intercept::door::{DoorEnforcer, DoorError};
 use crate::intercept::{Interception, SharedInterception};
+use crate::postfix::socketmap::MapListener;
 use crate::relay::{Listeners, UpstreamTlsConfigs};
 
 /// The parts of a gateway that need privileges to be created.
@@ -20,6 +21,8 @@ pub(super) struct Bootstrap {
     pub(super) control: Result<ControlListener, String>,
     pub(super) listeners: Listeners,
     pub(super) metrics_listener: Option<TcpListener>,
+    /// With `[outbound]`.
+    pub(super) map: Option<MapListener>,
     /// With the reason why the kernel does not enforce the doors, if so.
     pub(super) doors: Option<(DoorConfig, (DoorEnforcer, Option<DoorError>))>,
     /// Claimed, not installed: intercepted connections need a relay.
@@ -60,6 +63,8 @@ impl Bootstrap {
             })?),
             None => None,
         };
+        let map = config.outbound.as_ref().map(|outbound| MapListener::bind(&outbound.map));
+        let map = map.transpose()?;
         let doors = door_config(config).map(|settings| {
             let ingress = ingress(interception.as_ref(), listeners.addresses());
             let enforcer = DoorEnforcer::start(settings.refuse, settings.exempt.clone(), ingress);
@@ -71,6 +76,7 @@ impl Bootstrap {
             control,
             listeners,
             metrics_listener,
+            map,
             doors,
             interception,
             certificates,

@@ -34,6 +34,7 @@ use crate::app::host_addresses::ThisHost;
 use crate::app::host_checks;
 use crate::app::intercept::check_before_start;
 use crate::app::metrics_endpoint::{self, HttpEndpoint};
+use crate::app::outbound::Steering;
 use crate::app::signals::{Shutdown, on};
 use crate::app::upstream_tls::upstream_tls;
 use crate::app::watch::BackgroundWatch;
@@ -42,6 +43,7 @@ use crate::intercept::{InterceptSettings, Interception, SharedInterception};
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::metrics::http::{HealthState, ReadyState};
+use crate::postfix::socketmap::MapListener;
 use crate::relay::{HostState, Relay, RelayError, RelayHandle, TlsConfigs};
 use crate::report::status::StatusCollector;
 use crate::report::{LogLevel, SessionLog};
@@ -74,6 +76,8 @@ pub(super) struct Gateway {
     /// With the task that watches it.
     interception: Option<(SharedInterception, InterceptionWatcher)>,
     certificates: CertificateUpdates,
+    /// The answers to Postfix, with `[outbound]`.
+    outbound: Option<Steering>,
     /// `None` if lookups are disabled.
     lookup: Option<LookupService>,
     capabilities: KeptCapabilities,
@@ -91,6 +95,7 @@ impl Gateway {
             control,
             listeners,
             metrics_listener,
+            map,
             doors,
             interception,
             certificates,
@@ -191,6 +196,11 @@ impl Gateway {
             };
             tokio::spawn(service.serve(listener))
         });
+        let outbound = map.zip(config.outbound.as_ref()).map(|(listener, outbound)| {
+            let steering = Steering::new(outbound.pins.clone(), lookup.clone());
+            tokio::spawn(serve_map(listener, steering.clone()));
+            steering
+        });
         let watch = match &config.watch {
             Some(settings) => {
                 let upstreams = &relay.handle().upstream_addresses();
@@ -223,6 +233,7 @@ impl Gateway {
             doors,
             interception,
             certificates,
+            outbound,
             lookup,
             capabilities,
             manager: ServiceManager::new(),
@@ -239,7 +250,10 @@ impl Gateway {
             self.log.notice(level, &notice);
         }
         self.health.set(self.ready_state());
-        let notice = format!("ready: listening on {}", self.listening());
+        let notice = match self.config.relay.listeners.is_empty() {
+            true => "ready: no listener".to_owned(),
+            false => format!("ready: listening on {}", self.listening()),
+        };
         self.log.notice(LogLevel::Info, &notice);
         let status = self.status();
         self.manager.notify_ready(status);
@@ -379,6 +393,11 @@ impl Gateway {
             let ingress = ingress(interception, self.relay.addresses());
             handle.set_ingress(ingress).await;
         }
+        if let Some(steering) = &self.outbound {
+            let outbound = config.outbound.as_ref();
+            steering.set_pins(outbound.map(|outbound| outbound.pins.clone()).unwrap_or_default());
+        }
+        let map = |config: &Config| config.outbound.as_ref().map(|outbound| outbound.map.clone());
         let old = &self.config;
         for (changed, key) in [
             (config.door != old.door, "[door]"),
@@ -390,6 +409,7 @@ impl Gateway {
             (config.watch != old.watch, "[watch]"),
             (config.lookup != old.lookup, "[lookup]"),
             (config.vantage != old.vantage, "[vantage]"),
+            (map(&config) != map(old), "outbound.map"),
             (config.relay.threads != old.relay.threads, "listen.threads"),
         ] {
             if changed {
@@ -478,6 +498,14 @@ impl Gateway {
         self.log.flush(FLUSH_TIMEOUT);
         Ok(ExitCode::SUCCESS)
     }
+}
+
+async fn serve_map(listener: MapListener, steering: Steering) {
+    let answer = move |record| {
+        let steering = steering.clone();
+        async move { steering.answer(record).await }
+    };
+    listener.serve(answer).await;
 }
 
 /// Passes the addresses of this host and its upstreams on: of interfaces and host names they change.

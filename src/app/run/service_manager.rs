@@ -95,6 +95,9 @@ pub(super) fn status(
     if let Some(reason) = outage {
         return format!("NOT INTERCEPTING, mail goes to the servers directly: {reason}");
     }
+    if config.relay.listeners.is_empty() {
+        return "no listener".to_owned();
+    }
     let settings = door_config(config);
     let door = |family: &Family| {
         let name = humanize::family(*family);

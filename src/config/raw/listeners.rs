@@ -85,6 +85,12 @@ pub(super) struct UpstreamSection {
 /// Reads both forms. A file has one of them; `[listen] threads` belongs to both.
 pub(super) fn listeners(root: &mut Section<'_, '_, '_>) -> ListenersSection {
     let proxy_trusted = proxy_protocol(&mut root.section("proxy_protocol"));
+    let has = |section: &&str| root.contains(section);
+    // These serve Postfix by other ways.
+    let needs_none = ["outbound"].iter().any(has);
+    if needs_none && !["listen", "listener", "upstream"].iter().any(has) {
+        return ListenersSection { listeners: Vec::new(), threads: Field::Absent };
+    }
     let mut names = Vec::new();
     let has_own = root.contains("listener");
     let own = root.sections("listener", |section| own_sections(section, &mut names));

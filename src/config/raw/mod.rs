@@ -1,7 +1,7 @@
 //! TOML to a checked [`Config`], with all errors at once.
 //!
-//! `toml` parses and recovers from errors (`syntax`). `listeners`, `tls`, `sections`, `intercept`, `policy`, `lookup` and
-//! `door` read the tables through `reader`, which records errors in `diagnostics`; `unknown` compares the keys of the file with the table in `config::keys`; `cross_checks`
+//! `toml` parses and recovers from errors (`syntax`). `listeners`, `tls`, `sections`, `intercept`, `policy`, `lookup`,
+//! `outbound` and `door` read the tables through `reader`, which records errors in `diagnostics`; `unknown` compares the keys of the file with the table in `config::keys`; `cross_checks`
 //! compares sections with each other. Without an error, [`Config::parse`] puts the parts together.
 
 mod client_identity;
@@ -12,6 +12,7 @@ mod intercept;
 mod listeners;
 mod lookup;
 mod net;
+mod outbound;
 mod policy;
 mod reader;
 mod sections;
@@ -115,6 +116,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     let watch = sections::watch(&mut root.section("watch"));
     let lookup = lookup::lookup(&mut root.section("lookup"));
     let vantage = lookup::vantage(&mut root.section("vantage"));
+    let outbound = outbound::outbound(&mut root.section("outbound"));
     let door = door::door(&mut root.section("door"), vantage.as_ref());
 
     unknown::check(document.get_ref(), &mut diagnostics);
@@ -184,6 +186,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
         watch,
         door,
         lookup,
+        outbound,
         vantage,
     })
 }

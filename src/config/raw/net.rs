@@ -39,7 +39,8 @@ pub(super) fn upstream_target(value: &Value<'_>) -> ValueResult<UpstreamTarget> 
     let written = string(value, "an address with a port", "\"[::1]:25\"")?;
     let shown = printable(written);
     if let Some(path) = written.strip_prefix("unix:").filter(|rest| rest.parse::<u16>().is_err()) {
-        return unix_socket(value, path).map(UpstreamTarget::Socket);
+        let socket = unix_socket(value, path, "unix:/var/spool/postfix/public/smtpd");
+        return socket.map(|path| UpstreamTarget::Socket(UpstreamSocket { path: path.into() }));
     }
     if is_host_name(written) {
         let problem = format!("\"{shown}\" has no port");
@@ -59,19 +60,24 @@ pub(super) fn upstream_target(value: &Value<'_>) -> ValueResult<UpstreamTarget> 
     }
 }
 
-fn unix_socket(value: &Value<'_>, path: &str) -> ValueResult<UpstreamSocket> {
+/// `path` is what follows `unix:`.
+pub(super) fn unix_socket<'p>(
+    value: &Value<'_>,
+    path: &'p str,
+    example: &str,
+) -> ValueResult<&'p Path> {
     // unix(7): sun_path, with its final NUL.
     const LONGEST: usize = 107;
     if !path.starts_with('/') || path.contains('\0') || path.ends_with('/') {
         let problem = format!("\"{}\" is not the absolute path of a Unix socket", printable(path));
-        return invalid(value, problem, "write it as \"unix:/var/spool/postfix/public/smtpd\"");
+        return invalid(value, problem, format!("write it as \"{example}\""));
     }
     if path.len() > LONGEST {
         let problem =
             format!("the path has {} bytes, that of a socket at most {LONGEST}", path.len());
         return invalid(value, problem, "write a shorter one");
     }
-    Ok(UpstreamSocket { path: Path::new(path).into() })
+    Ok(Path::new(path))
 }
 
 /// A name that resolvers look up: one label or several, of which the last is not a number; underscores are common among

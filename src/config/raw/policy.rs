@@ -181,7 +181,7 @@ impl Conditions {
 
 /// `"a.example"`, or `".a.example"` for all subdomains.
 #[derive(Clone, Debug, PartialEq)]
-enum Pattern {
+pub(super) enum Pattern {
     Exact(DomainName),
     Below(DomainName),
 }
@@ -195,7 +195,7 @@ impl Pattern {
     }
 }
 
-fn pattern(value: &Value<'_>) -> ValueResult<Pattern> {
+pub(super) fn pattern(value: &Value<'_>) -> ValueResult<Pattern> {
     let written = string(value, "a domain", "\"sender.example\"")?;
     let found = match written.strip_prefix('.') {
         Some(above) => DomainName::parse(above).map(Pattern::Below),
@@ -214,7 +214,7 @@ fn pattern(value: &Value<'_>) -> ValueResult<Pattern> {
     Ok(found)
 }
 
-fn domains(patterns: &List<Pattern>) -> Domains {
+pub(super) fn domains(patterns: &List<Pattern>) -> Domains {
     let mut domains = Domains::default();
     for pattern in patterns.items() {
         pattern.get_ref().clone().add_to(&mut domains);

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::addr::Family;
-use gatepost::config::Config;
+use gatepost::config::{Config, OutboundConfig};
 use gatepost::engine::{Limits, Timeouts, TlsMode, UpstreamTls};
 use gatepost::intercept::door::RefuseMethod;
+use gatepost::outbound::Pins;
 use gatepost::policy::facts::{DomainName, FamilyRequirement, ReturnPathLevel};
 use gatepost::policy::rules::{
     Exemption, FactName, PolicyRule, PolicyStage, Requirement, RuleMode, When,
@@ -140,6 +141,11 @@ fn defaults_of_the_key_table_are_those_in_force() {
         (full.watch.take().map(|watch| watch.choice), smallest.watch.as_ref()),
         (Some(SourceChoice::Auto), None)
     );
+
+    let outbound = full.outbound.take().unwrap();
+    assert_eq!(outbound.map.to_str(), Some(OutboundConfig::MAP));
+    assert_eq!(outbound.pins, Pins::default());
+    assert_eq!(smallest.outbound, None, "Postfix's questions have no answer without the section");
 
     let door = full.door.take().unwrap();
     assert_eq!(door.refuse, RefuseMethod::Syn);

@@ -9,6 +9,7 @@ mod engine;
 mod packets;
 mod session;
 mod smtp;
+mod socketmap;
 mod stream;
 mod tls;
 
@@ -17,6 +18,7 @@ pub(crate) use self::engine::engine;
 pub(crate) use self::packets::{file, wire};
 pub(crate) use self::session::session;
 pub(crate) use self::smtp::{command, data, path, reply};
+pub(crate) use self::socketmap::socketmap;
 pub(crate) use self::stream::stream;
 pub(crate) use self::tls::tls;
 

@@ -1,0 +1,17 @@
+//! `gatepost postfix`: what Postfix starts, and what it needs in its configuration.
+
+use std::io::{stdin, stdout};
+use std::process::ExitCode;
+
+use crate::cli::PostfixCommand;
+use crate::postfix::socketmap::run_helper;
+
+pub(super) fn run(command: PostfixCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        PostfixCommand::Map { socket } => {
+            // spawn(8) connects standard error with Postfix too: a message there would be taken for an answer.
+            let ended = run_helper(stdin().lock(), stdout().lock(), &socket);
+            Ok(if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}

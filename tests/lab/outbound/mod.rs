@@ -1,0 +1,5 @@
+//! Mail of a Postfix beside gatepost to other hosts, which it finds in DNS.
+
+mod destinations;
+pub(crate) mod failures;
+pub(crate) mod pins;
