@@ -22,7 +22,7 @@ pub use self::hosts::{Hosts, MAX_HOSTS};
 pub use self::outcome_counts::OutcomeCounts;
 pub use self::path_health::{Avoidance, Decision};
 pub use self::pins::{Pin, Pins};
-pub use self::refusal::is_policy_refusal;
+pub use self::refusal::{OTHER_TEXTS, POLICY_DETAILS, POLICY_TEXTS, is_policy_refusal};
 pub use self::refused_messages::{MAX_REFUSALS, RefusedMessage, RefusedMessages};
 pub use self::report::{AddressReport, FamilyReport, HostReport, LastAttempt, OutboundReport};
 pub use self::settings::SteeringSettings;

@@ -26,6 +26,7 @@ mod lookup_cache;
 mod metrics;
 mod mutated_captures;
 mod packaging;
+mod refusals;
 mod relay_policy;
 mod replay;
 mod source_rules;

@@ -65,6 +65,7 @@ fn main() -> ExitCode {
         live_source::TESTS,
         metrics::TESTS,
         mutated_captures::TESTS,
+        outbound::dsn_filter::TESTS,
         outbound::failures::TESTS,
         outbound::pins::TESTS,
         packaging::TESTS,

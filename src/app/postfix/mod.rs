@@ -3,11 +3,17 @@
 use std::io::{stdin, stdout};
 use std::process::ExitCode;
 
+use crate::app::output::print;
 use crate::cli::PostfixCommand;
+use crate::postfix::dsn_filter;
 use crate::postfix::socketmap::run_helper;
 
 pub(super) fn run(command: PostfixCommand) -> anyhow::Result<ExitCode> {
     match command {
+        PostfixCommand::DsnFilter => {
+            print(&dsn_filter())?;
+            Ok(ExitCode::SUCCESS)
+        }
         PostfixCommand::Map { socket } => {
             // spawn(8) connects standard error with Postfix too: a message there would be taken for an answer.
             let ended = run_helper(stdin().lock(), stdout().lock(), &socket);

@@ -21,34 +21,38 @@ pub(super) struct Destination {
     families: &'static [Family],
     /// Options of smtp-sink(1) at the IPv6 address. `None` drops connections.
     ipv6: Option<&'static [&'static str]>,
+    ipv4: &'static [&'static str],
 }
 
-const BOTH: &[Family] = &Family::ALL;
+const NO_PTR: &str = "550 5.7.25 [2001:db8:2::1] The IP address sending this message does not have a PTR record setup";
 
 pub(super) const DESTINATIONS: &[Destination] = &[
-    Destination { name: "healthy", number: 41, families: BOTH, ipv6: Some(&[]) },
+    destination("healthy", 41),
     // Pinned to IPv4.
-    Destination { name: "pinned", number: 42, families: BOTH, ipv6: Some(&[]) },
-    Destination { name: "silent", number: 43, families: BOTH, ipv6: None },
-    Destination { name: "only6", number: 44, families: &[Family::Ipv6], ipv6: Some(&[]) },
+    destination("pinned", 42),
+    Destination { ipv6: None, ..destination("silent", 43) },
+    Destination { families: &[Family::Ipv6], ..destination("only6", 44) },
+    Destination { ipv6: Some(&["-f", "RCPT", "-B", NO_PTR]), ..destination("no-ptr", 45) },
     Destination {
-        name: "no-ptr",
-        number: 45,
-        families: BOTH,
-        ipv6: Some(&[
-            "-f",
-            "RCPT",
-            "-B",
-            "550 5.7.25 [2001:db8:2::1] The IP address sending this message does not have a PTR record setup",
-        ]),
+        ipv6: Some(&["-f", "RCPT", "-B", "550 5.1.1 The email account does not exist"]),
+        ..destination("unknown", 46)
+    },
+    Destination { ipv6: Some(&["-f", ".", "-B", NO_PTR]), ..destination("no-ptr-at-end", 47) },
+    Destination {
+        ipv6: Some(&["-f", "MAIL", "-B", "554 All mail servers must have a PTR record"]),
+        ..destination("no-code", 48)
     },
     Destination {
-        name: "unknown",
-        number: 46,
-        families: BOTH,
-        ipv6: Some(&["-f", "RCPT", "-B", "550 5.1.1 The email account does not exist"]),
+        families: &[Family::Ipv4],
+        ipv4: &["-f", "RCPT", "-B", NO_PTR],
+        ..destination("no-ptr-over-ipv4", 49)
     },
 ];
+
+/// A healthy one.
+const fn destination(name: &'static str, number: u8) -> Destination {
+    Destination { name, number, families: &Family::ALL, ipv6: Some(&[]), ipv4: &[] }
+}
 
 impl Destination {
     pub(super) fn of(name: &str) -> &'static Self {
@@ -95,7 +99,7 @@ impl<'lab> Sender<'lab> {
                 writeln!(zone, "mx.{name} {kind} {ip}").unwrap();
                 lab.server.configure(&format!("addr add {ip}/{length} dev gateway{options}\n"));
                 let options: Option<&[&str]> = match family {
-                    Family::Ipv4 => Some(&[]),
+                    Family::Ipv4 => Some(destination.ipv4),
                     Family::Ipv6 => destination.ipv6,
                 };
                 match options {

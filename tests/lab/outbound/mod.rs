@@ -1,5 +1,6 @@
 //! Mail of a Postfix beside gatepost to other hosts, which it finds in DNS.
 
 mod destinations;
+pub(crate) mod dsn_filter;
 pub(crate) mod failures;
 pub(crate) mod pins;
