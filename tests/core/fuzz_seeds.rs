@@ -88,3 +88,8 @@ fn tls() {
 fn socketmap() {
     over_seeds("socketmap", bodies::socketmap);
 }
+
+#[test]
+fn mail_log() {
+    over_seeds("mail_log", bodies::mail_log);
+}

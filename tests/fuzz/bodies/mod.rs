@@ -6,6 +6,7 @@
 mod capture;
 mod dns;
 mod engine;
+mod mail_log;
 mod packets;
 mod session;
 mod smtp;
@@ -15,6 +16,7 @@ mod tls;
 
 pub(crate) use self::dns::dns;
 pub(crate) use self::engine::engine;
+pub(crate) use self::mail_log::mail_log;
 pub(crate) use self::packets::{file, wire};
 pub(crate) use self::session::session;
 pub(crate) use self::smtp::{command, data, path, reply};
