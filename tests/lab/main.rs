@@ -25,6 +25,7 @@ mod intercept;
 mod intercept_check;
 mod intercept_watch;
 mod live_source;
+mod mail_log;
 mod metrics;
 mod mutated_captures;
 mod outbound;
@@ -63,6 +64,8 @@ fn main() -> ExitCode {
         intercept_check::TESTS,
         intercept_watch::TESTS,
         live_source::TESTS,
+        mail_log::TESTS,
+        mail_log::journal::TESTS,
         metrics::TESTS,
         mutated_captures::TESTS,
         outbound::dsn_filter::TESTS,
