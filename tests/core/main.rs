@@ -23,6 +23,7 @@ mod engine;
 mod fuzz_seeds;
 mod gateway_host;
 mod lookup_cache;
+mod mail_log;
 mod metrics;
 mod mutated_captures;
 mod packaging;
