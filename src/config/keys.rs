@@ -400,6 +400,20 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("ports", "list of ports", Value("[]"), "Ports of SMTP servers besides 25, 587 and 2525."),
         spec("buffer", r#"size, "64K" to "4G""#, Text("64M"), "Size of the kernel's capture buffer."),
     ] },
+    SectionSpec { header: "[postfix]",
+        help: "[Postfix asks](policy.md#let-postfix-ask) the rules about its sessions, also without `[listen]`. Off without this \
+               section.",
+        keys: &[
+        spec("policy", "Unix socket, or address",
+            Unset("Postfix does not ask", r#""unix:/var/spool/postfix/private/gatepost""#),
+            "Where `check_policy_service` connects to: `\"unix:/path\"`, or `\"inet:127.0.0.1:10040\"`. The socket of a gateway \
+             that was killed is replaced. A change takes effect after a restart."),
+        spec("policy_connections", "integer, 1 to 100000", Value("2000"),
+            "Connections of Postfix; each smtpd process has one for each line with `check_policy_service`."),
+        spec("policy_deadline", "duration, 100ms to 1m", Text("1500ms"),
+            "Time for an answer, shorter than the `timeout` in main.cf. Lookups without an answer then are *unknown*, which the \
+             rule's `on_unknown` decides; they continue for the next question."),
+    ] },
     SectionSpec { header: "[lookup]", help: "Lookups for policy rules: DNS, probes of other servers, recipients at upstream.", keys: &[
         spec("dns", "list of addresses", Value("[]"),
             "DNS servers, with or without a port; empty for those of /etc/resolv.conf."),

@@ -28,6 +28,8 @@ use crate::lookup::{self, vantage};
 use crate::outbound;
 use crate::policy;
 use crate::policy::facts::DomainName;
+use crate::postfix;
+use crate::postfix::policy::PolicyAddress;
 use crate::relay;
 use crate::report;
 use crate::smtp::Keyword;
@@ -50,6 +52,8 @@ pub struct Config {
     /// `[status]`: contents of the status page.
     pub status: report::status::StatusSettings,
     pub control: control::ControlSettings,
+    /// `[postfix] policy`: Postfix asks there.
+    pub policy_service: Option<postfix::policy::PolicySettings>,
     /// `[process] user`: the account that a gateway started by root switches to.
     pub user: Option<String>,
     pub site: Site,
@@ -149,7 +153,21 @@ impl Config {
                 .into_iter()
                 .flatten(),
         );
+        warnings.extend(self.policy_warning());
         warnings
+    }
+
+    /// Whoever reaches the policy service learns what the rules decide, and causes lookups.
+    fn policy_warning(&self) -> Option<String> {
+        let PolicyAddress::Inet(address) = self.policy_service.as_ref()?.address else {
+            return None;
+        };
+        (!address.ip().is_loopback()).then(|| {
+            format!(
+                "policy = \"inet:{address}\" in [postfix]: every host that can connect may ask, and cause lookups; let a packet \
+                 filter admit Postfix's host only"
+            )
+        })
     }
 
     /// An MTA does not know who the clients are, and is known, or stated, not to trust them by address.

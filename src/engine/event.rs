@@ -33,6 +33,8 @@ labels! {
         Shutdown = "shutdown",
         /// A fault of our own.
         Error = "error",
+        /// A mail server has the session: it asked the gateway's policy about it.
+        Delegated = "delegated",
         /// The capture ends before the session does.
         CaptureEnded = "capture_ended",
     }

@@ -4,6 +4,7 @@
 //! the dialogue, as the live relay does; the [`Observer`] follows it, as in a capture. The same dialogue leads to the same
 //! record and, by [`evaluate_record`], to the same verdict.
 
+mod delegation_event;
 mod event;
 mod observe;
 mod observer;
@@ -13,6 +14,7 @@ mod policy;
 mod proxy;
 mod record;
 
+pub use self::delegation_event::{DelegatedAction, DelegationEvent, DelegationFault};
 pub use self::event::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Outcome, Phase, Refusal, ReplySource,
     Starttls, TlsHandshake, TlsVersion, UpstreamFailure, UpstreamTlsResult,
@@ -24,7 +26,10 @@ pub use self::options::{
     Timeouts, TlsMode, UpstreamTls,
 };
 pub use self::output::{Action, Output};
-pub use self::policy::{Evaluated, evaluate_record};
+pub use self::policy::{
+    AskedAt, DelegatedQuestion, DelegatedReply, DelegatedSession, Evaluated, evaluate_record,
+    external_path,
+};
 pub use self::proxy::Proxy;
 pub use self::record::{
     ClientTlsFacts, EncryptedBytes, Endpoint, Phases, PolicyQuestion, RecipientRecord,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::delegation_event::DelegationEvent;
 use super::event::Event;
 use super::record::SessionRecord;
 use crate::addr::{ClientAddr, Family};
@@ -24,6 +25,11 @@ pub trait Observe: Send + Sync {
     /// From now on STARTTLS is hidden from a client, after `failures` handshakes in a row.
     fn starttls_hidden(&self, client: ClientAddr, failures: u32) {
         let _ = (client, failures);
+    }
+
+    /// Something happened at the policy service.
+    fn delegation(&self, event: DelegationEvent) {
+        let _ = event;
     }
 
     /// A connection could not be accepted, for lack of file descriptors or memory; it waits in the kernel and is tried
@@ -57,6 +63,10 @@ impl<T: Observe + ?Sized> Observe for Arc<T> {
         (**self).starttls_hidden(client, failures);
     }
 
+    fn delegation(&self, event: DelegationEvent) {
+        (**self).delegation(event);
+    }
+
     fn accept_error(&self, error: &str) {
         (**self).accept_error(error);
     }
@@ -82,6 +92,11 @@ impl<A: Observe, B: Observe> Observe for (A, B) {
     fn starttls_hidden(&self, client: ClientAddr, failures: u32) {
         self.0.starttls_hidden(client, failures);
         self.1.starttls_hidden(client, failures);
+    }
+
+    fn delegation(&self, event: DelegationEvent) {
+        self.0.delegation(event);
+        self.1.delegation(event);
     }
 
     fn accept_error(&self, error: &str) {

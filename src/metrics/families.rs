@@ -5,8 +5,8 @@
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, core::Collector,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, core::Collector,
 };
 
 use super::MetricsError;
@@ -74,6 +74,10 @@ pub(super) struct Families {
     pub(super) policy_verdicts: IntCounterVec,
     pub(super) policy_facts: IntCounterVec,
     pub(super) policy_wait: HistogramVec,
+    pub(super) policy_questions: IntCounterVec,
+    pub(super) policy_answer: Histogram,
+    pub(super) policy_connections: IntGauge,
+    pub(super) policy_closed: IntCounterVec,
     pub(super) door_state: IntGaugeVec,
     pub(super) door_changes: IntCounterVec,
     pub(super) door_refused: IntCounterVec,
@@ -334,6 +338,23 @@ impl Families {
                 &WAIT_BUCKETS,
                 &["family"],
             )?,
+            policy_questions: to.counters(
+                "policy_questions_total",
+                "Questions of Postfix to the policy service, by the command at which it asked and by the action in the reply.",
+                &["state", "action"],
+            )?,
+            policy_answer: to.histogram(
+                "policy_answer_seconds",
+                "Time from a question of Postfix to the reply.",
+                &LOOKUP_BUCKETS,
+            )?,
+            policy_connections: to
+                .gauge("policy_connections", "Open connections of Postfix to the policy service.")?,
+            policy_closed: to.counters(
+                "policy_connections_closed_total",
+                "Connections to the policy service that the gateway closed, by cause.",
+                &["reason"],
+            )?,
             door_state: to.gauges(
                 "door_state",
                 "1 for the current state of a family's door, 0 for the others; all 0 without a door.",
@@ -489,6 +510,16 @@ impl Registrar<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, MetricsError> {
         self.register(IntGauge::with_opts(opts(name, help))?)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<Histogram, MetricsError> {
+        let opts = HistogramOpts::new(name, help).namespace(PREFIX).buckets(buckets.to_vec());
+        self.register(Histogram::with_opts(opts)?)
     }
 
     fn histograms(

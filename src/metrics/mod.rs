@@ -5,6 +5,7 @@
 //! handle is resolved then: counting an event is an array index and an atomic add.
 
 mod catalogue;
+mod delegation;
 mod door;
 mod exposition;
 mod families;
@@ -25,6 +26,7 @@ use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry};
 pub use catalogue::{MetricDescription, MetricLabel, catalogue};
 pub use exposition::ExpositionFormat;
 
+use self::delegation::DelegationSeries;
 use self::door::DoorSeries;
 use self::families::Families;
 use self::intercept::InterceptSeries;
@@ -54,6 +56,7 @@ pub struct Metrics {
     /// By family.
     policy: [PolicySeries; Family::ALL.len()],
     verdicts: VerdictSeries,
+    delegation: DelegationSeries,
     listeners: ListenerSeries,
     traffic: TrafficSeries,
     /// By family.
@@ -105,6 +108,7 @@ impl Metrics {
                 PolicySeries::resolve(&families, Family::Ipv6)?,
             ],
             verdicts: VerdictSeries::new(families.policy_verdicts.clone()),
+            delegation: DelegationSeries::resolve(&families)?,
             listeners: ListenerSeries::new(&families),
             traffic: TrafficSeries::resolve(&families)?,
             doors: [

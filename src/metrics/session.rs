@@ -6,8 +6,8 @@ use super::families::Families;
 use super::{Metrics, MetricsError, array, reply_code};
 use crate::addr::{ClientAddr, Family};
 use crate::engine::{
-    Anomaly, AttemptOutcome, Desync, Direction, Event, Observe, Outcome, Phase, Refusal,
-    ReplySource, SessionRecord, Starttls, TlsHandshake, TlsVersion, UpstreamTlsResult,
+    Anomaly, AttemptOutcome, DelegationEvent, Desync, Direction, Event, Observe, Outcome, Phase,
+    Refusal, ReplySource, SessionRecord, Starttls, TlsHandshake, TlsVersion, UpstreamTlsResult,
 };
 use crate::policy::PolicyAction;
 use crate::policy::rules::RuleMode;
@@ -106,7 +106,10 @@ impl Observe for Metrics {
         match event {
             Event::SessionOpened => of.sessions.inc(),
             Event::SessionClosed(outcome) => {
-                of.sessions.dec();
+                // It is open at the mail server, and was not counted here.
+                if outcome != Outcome::Delegated {
+                    of.sessions.dec();
+                }
                 of.sessions_total[outcome.index()].inc();
             }
             Event::Command(verb) => of.commands[verb.index()].inc(),
@@ -161,6 +164,10 @@ impl Observe for Metrics {
 
     fn starttls_hidden(&self, client: ClientAddr, _: u32) {
         self.sessions[client.family() as usize].starttls_hidden_clients.inc();
+    }
+
+    fn delegation(&self, event: DelegationEvent) {
+        self.delegation.on_event(event);
     }
 
     fn accept_error(&self, _: &str) {

@@ -10,9 +10,10 @@ use std::time::Duration;
 use super::*;
 use crate::addr::{ClientAddr, Networks, OriginalDst, Side};
 use crate::engine::{
-    Anomaly, AttemptOutcome, Desync, Direction, Event, Observe as _, Observer, Outcome, Output,
-    Phase, Profile, Refusal, ReplySource, SessionRecord, Starttls, TcpFacts, TlsHandshake,
-    TlsVersion, TransactionRecord, UpstreamTlsResult,
+    Anomaly, AskedAt, AttemptOutcome, DelegatedAction, DelegationEvent, DelegationFault, Desync,
+    Direction, Event, Observe as _, Observer, Outcome, Output, Phase, Profile, Refusal,
+    ReplySource, SessionRecord, Starttls, TcpFacts, TlsHandshake, TlsVersion, TransactionRecord,
+    UpstreamTlsResult,
 };
 use crate::policy::PolicyAction;
 use crate::policy::door::{self, Door, DoorTransition, Signals};
@@ -89,6 +90,16 @@ fn rule(name: &str, number: u32) -> PolicyRule {
 /// Every event of every closed set, every reply code, and bytes.
 fn feed_everything(metrics: &Metrics) {
     metrics.accept_error("too many open files");
+    metrics.delegation(DelegationEvent::Connected);
+    for at in AskedAt::ALL {
+        for action in DelegatedAction::ALL {
+            let took = Duration::from_millis(250);
+            metrics.delegation(DelegationEvent::Answered { at, action, took });
+        }
+    }
+    for reason in DelegationFault::ALL {
+        metrics.delegation(DelegationEvent::Fault(reason));
+    }
     let seconds = Duration::from_millis(250);
     for family in Family::ALL {
         let count = |event| metrics.event(family, event);

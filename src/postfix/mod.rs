@@ -5,3 +5,4 @@ pub mod mail_log;
 pub mod socketmap;
 
 pub use self::dsn_filter::dsn_filter;
+pub mod policy;

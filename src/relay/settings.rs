@@ -19,7 +19,7 @@ use crate::smtp::Keyword;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct RelaySettings {
-    /// In the order of the file. Never empty; no two have the same name or a common address.
+    /// In the order of the file. Empty only for a gateway that Postfix asks; no two have the same name or a common address.
     pub listeners: Vec<ListenerSettings>,
     /// Worker threads, each with its own socket for each address (SO_REUSEPORT); never zero.
     pub threads: usize,

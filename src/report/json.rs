@@ -190,6 +190,7 @@ fn shortened_transaction(transaction: &TransactionRecord) -> TransactionRecord {
         data_code: transaction.data_code,
         bytes: transaction.bytes,
         chunking: transaction.chunking,
+        queue_id: transaction.queue_id.as_deref().map(truncated),
     }
 }
 

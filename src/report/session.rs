@@ -138,9 +138,11 @@ impl SessionResult {
             return Self::Refused;
         }
         match record.outcome {
-            Outcome::Quit | Outcome::TlsCompleted | Outcome::Shutdown | Outcome::CaptureEnded => {
-                Self::Succeeded
-            }
+            Outcome::Quit
+            | Outcome::TlsCompleted
+            | Outcome::Shutdown
+            | Outcome::Delegated
+            | Outcome::CaptureEnded => Self::Succeeded,
             // A client that disconnects before MAIL, such as a monitoring probe, lost nothing.
             Outcome::ClientClosed if !record.smtp.commands.contains_key(&Verb::Mail) => {
                 Self::Succeeded

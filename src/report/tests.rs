@@ -35,6 +35,7 @@ fn transaction(from: &str, to: Vec<RecipientRecord>, code: Option<u16>) -> Trans
         data_code: code,
         bytes: if code.is_some() { 1234 } else { 0 },
         chunking: false,
+        queue_id: None,
     }
 }
 

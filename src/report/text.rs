@@ -177,6 +177,10 @@ fn write_transaction(line: &mut String, transaction: &TransactionRecord) {
         None => line.push_str(" code=-"),
     }
     put!(line, " bytes={}", transaction.bytes);
+    if let Some(id) = &transaction.queue_id {
+        line.push_str(" queue_id=");
+        push(line, id, EscapeContext::Word, MAX_VALUE);
+    }
 }
 
 fn socket(endpoint: Endpoint) -> SocketAddr {

@@ -84,6 +84,7 @@ pub(super) const fn ending(record: &SessionRecord) -> &'static str {
         Outcome::Protocol => "not SMTP",
         Outcome::Shutdown => "gateway stopped",
         Outcome::Error => "internal error",
+        Outcome::Delegated => "at Postfix",
         Outcome::CaptureEnded => "capture ended",
     }
 }

@@ -33,7 +33,7 @@ labels! {
         /// The server's 220 was relayed, and with it the session became opaque.
         Started = "started",
         Refused = "refused",
-        /// The gateway is one end of it, so that the session goes on readable.
+        /// The gateway is one end of it, so that the session goes on readable; or the mail server is, and asks the gateway.
         Established = "established",
         /// The gateway is one end of it, and the handshake did not complete.
         Failed = "failed",

@@ -93,3 +93,8 @@ fn socketmap() {
 fn mail_log() {
     over_seeds("mail_log", bodies::mail_log);
 }
+
+#[test]
+fn policy_request() {
+    over_seeds("policy_request", bodies::policy_request);
+}

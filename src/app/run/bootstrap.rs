@@ -6,12 +6,13 @@ use tokio::net::TcpListener;
 use super::capabilities::{self, KeptCapabilities};
 use super::certificates::Certificates;
 use super::door_config::{door_config, ingress};
-use super::{control, inherited};
+use super::{control, inherited, policy_service};
 use crate::app::upstream_tls::upstream_tls;
 use crate::config::{Config, DoorConfig};
 use crate::control::ControlListener;
 use crate::intercept::door::{DoorEnforcer, DoorError};
 use crate::intercept::{Interception, SharedInterception};
+use crate::postfix::policy::PolicyListener;
 use crate::postfix::socketmap::MapListener;
 use crate::relay::{Listeners, UpstreamTlsConfigs};
 
@@ -20,6 +21,8 @@ pub(super) struct Bootstrap {
     /// Or why there is no control socket.
     pub(super) control: Result<ControlListener, String>,
     pub(super) listeners: Listeners,
+    /// Where Postfix asks.
+    pub(super) policy_listener: Option<PolicyListener>,
     pub(super) metrics_listener: Option<TcpListener>,
     /// With `[outbound]`.
     pub(super) map: Option<MapListener>,
@@ -54,6 +57,8 @@ impl Bootstrap {
         // Keys are usually for root alone.
         let certificates = config.tls.as_ref().map(Certificates::load).transpose()?;
         let upstream_tls = upstream_tls(config)?;
+        // Postfix's folder is closed to other accounts.
+        let policy_listener = policy_service::bind(config).await?;
         capabilities::change_user(config)?;
         let control = control::bind(&config.control)?;
         let listeners = Listeners::open(&config.relay, sockets)?;
@@ -75,6 +80,7 @@ impl Bootstrap {
         Ok(Self {
             control,
             listeners,
+            policy_listener,
             metrics_listener,
             map,
             doors,

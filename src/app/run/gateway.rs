@@ -25,6 +25,7 @@ use super::inherited;
 use super::interception_watch::InterceptionWatcher;
 use super::lookup_router::{LookupRouter, start_lookups};
 use super::own_addresses::own_addresses;
+use super::policy_service;
 use super::service_manager::{self, ServiceManager};
 use super::status_page::StatusSources;
 use super::upstream_log::UpstreamLog;
@@ -43,6 +44,7 @@ use crate::intercept::{InterceptSettings, Interception, SharedInterception};
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::metrics::http::{HealthState, ReadyState};
+use crate::postfix::policy::PolicyService;
 use crate::postfix::socketmap::MapListener;
 use crate::relay::{HostState, Relay, RelayError, RelayHandle, TlsConfigs};
 use crate::report::status::StatusCollector;
@@ -78,6 +80,8 @@ pub(super) struct Gateway {
     certificates: CertificateUpdates,
     /// The answers to Postfix, with `[outbound]`.
     outbound: Option<Steering>,
+    /// With its address, as the log has it.
+    policy_service: Option<(PolicyService, String)>,
     /// `None` if lookups are disabled.
     lookup: Option<LookupService>,
     capabilities: KeptCapabilities,
@@ -94,6 +98,7 @@ impl Gateway {
         let Bootstrap {
             control,
             listeners,
+            policy_listener,
             metrics_listener,
             map,
             doors,
@@ -142,12 +147,16 @@ impl Gateway {
         let router = Arc::new(LookupRouter::new(lookup.clone()));
         let exempt = config.door.as_ref().map(|door| door.exempt.clone()).unwrap_or_default();
         let evidence = Arc::new(SharedEvidence::new(exempt, &config.relay));
+        // Postfix's sessions are no evidence: what becomes of them is not known.
+        let asking = Arc::new((Arc::clone(&metrics), (Arc::clone(&log), Arc::clone(&status))));
         let session_observers = (Arc::clone(&log), (Arc::clone(&evidence), status));
         let observer = Arc::new((Arc::clone(&metrics), session_observers));
         let provider = Arc::clone(&router) as _;
         let clients = certificates.as_ref().map(Certificates::client_tls);
         let tls = TlsConfigs { clients, upstreams };
         let relay = Relay::start(config.relay.clone(), listeners, tls, observer, provider)?;
+        let policy_address = policy_listener.as_ref().map(|own| own.address().to_string());
+        let policy_service = policy_service::start(policy_listener, &config, &router, asking, &log);
         // After the relay: intercepted connections need a listener.
         for warning in check_before_start(&config).await? {
             log.notice(LogLevel::Warn, &warning);
@@ -234,6 +243,7 @@ impl Gateway {
             interception,
             certificates,
             outbound,
+            policy_service: policy_service.zip(policy_address),
             lookup,
             capabilities,
             manager: ServiceManager::new(),
@@ -250,13 +260,20 @@ impl Gateway {
             self.log.notice(level, &notice);
         }
         self.health.set(self.ready_state());
-        let notice = match self.config.relay.listeners.is_empty() {
-            true => "ready: no listener".to_owned(),
-            false => format!("ready: listening on {}", self.listening()),
-        };
+        let notice = format!("ready: {}", self.activity());
         self.log.notice(LogLevel::Info, &notice);
         let status = self.status();
         self.manager.notify_ready(status);
+    }
+
+    /// `listening on [::1]:2525; answering Postfix on unix:/var/spool/postfix/private/gatepost`
+    fn activity(&self) -> String {
+        let listens = !self.config.relay.listeners.is_empty();
+        let listening = listens.then(|| format!("listening on {}", self.listening()));
+        let answering = self.policy_service.as_ref();
+        let answering = answering.map(|(_, address)| format!("answering Postfix on {address}"));
+        let parts: Vec<_> = listening.into_iter().chain(answering).collect();
+        if parts.is_empty() { "no listener".to_owned() } else { parts.join("; ") }
     }
 
     /// `[::1]:2525, 127.0.0.1:2525`; of several listeners each with its name: `[::]:25 (mx), [::]:587 (submission)`
@@ -386,6 +403,7 @@ impl Gateway {
         self.certificates.reload(config.tls.as_ref())?;
         self.relay.handle().set_upstream_tls(upstreams);
         self.relay.reload(config.relay.clone()).map_err(explain_permission)?;
+        policy_service::reload(self.policy_service.as_ref().map(|(own, _)| own), &config);
         // Also if they are the same: what others changed is installed again.
         self.change_interception(config.intercept.as_ref()).await?;
         if let Some((handle, _)) = &self.doors {
@@ -405,6 +423,7 @@ impl Gateway {
             (config.status != old.status, "[status]"),
             (config.log != old.log, "[log]"),
             (config.control != old.control, "[control]"),
+            (policy_service::has_moved(old, &config), "postfix.policy"),
             (config.user != old.user, "[process]"),
             (config.watch != old.watch, "[watch]"),
             (config.lookup != old.lookup, "[lookup]"),
@@ -468,6 +487,9 @@ impl Gateway {
             // Without a listener `tproxy` takes nothing.
             let notice = "new mail goes to the servers directly from now on, uninspected, until gatepost runs again";
             self.log.notice(LogLevel::Warn, notice);
+        }
+        if let Some((service, _)) = self.policy_service {
+            service.stop().await;
         }
         let taps = Arc::clone(self.relay.taps());
         let cut_off = self.relay.drain().await;

@@ -13,6 +13,7 @@ mod inherited;
 mod interception_watch;
 mod lookup_router;
 mod own_addresses;
+mod policy_service;
 mod service_manager;
 mod status_page;
 mod upstream_log;

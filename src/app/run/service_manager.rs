@@ -96,7 +96,8 @@ pub(super) fn status(
         return format!("NOT INTERCEPTING, mail goes to the servers directly: {reason}");
     }
     if config.relay.listeners.is_empty() {
-        return "no listener".to_owned();
+        let answers = config.policy_service.is_some() || config.outbound.is_some();
+        return if answers { "answering Postfix" } else { "no listener" }.to_owned();
     }
     let settings = door_config(config);
     let door = |family: &Family| {

@@ -160,11 +160,11 @@ pub(super) fn metrics(
 }
 
 /// A rule on a listener needs that listener. Behind a trusted proxy or with interception, the original destination of a client can
-/// be any address.
+/// be any address, and where Postfix asks (`has_policy`) its own.
 pub(super) fn rule_listeners(
     listeners: &[ListenerSection],
-    access: &[AccessSection],
-    policies: &[PolicySection],
+    (access, policies): (&[AccessSection], &[PolicySection]),
+    has_policy: bool,
     diagnostics: &mut Diagnostics<'_>,
 ) {
     let of_access = access.iter().map(|rule| ("access.listeners", &rule.listeners));
@@ -173,7 +173,13 @@ pub(super) fn rule_listeners(
         for reference in references.items() {
             let at = reference.span().start;
             let error = match reference.get_ref() {
+                ListenerReference::Name(_) if listeners.is_empty() && has_policy => {
+                    let problem = "there is no listener: Postfix has the sessions";
+                    let remedy = "write an address that Postfix listens on, or leave it out";
+                    Some((problem.to_owned(), remedy.to_owned()))
+                }
                 ListenerReference::Name(name) => unknown_name(name, listeners),
+                ListenerReference::Address(_) if has_policy => None,
                 ListenerReference::Address(address) => unknown_address(*address, listeners),
             };
             if let Some((problem, remedy)) = error {

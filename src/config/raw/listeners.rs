@@ -82,12 +82,13 @@ pub(super) struct UpstreamSection {
     pub(super) tls: UpstreamTlsKeys,
 }
 
-/// Reads both forms. A file has one of them; `[listen] threads` belongs to both.
-pub(super) fn listeners(root: &mut Section<'_, '_, '_>) -> ListenersSection {
+/// Reads both forms. A file has one of them; `[listen] threads` belongs to both. `has_policy`: Postfix asks this gateway, which
+/// then needs no listener.
+pub(super) fn listeners(root: &mut Section<'_, '_, '_>, has_policy: bool) -> ListenersSection {
     let proxy_trusted = proxy_protocol(&mut root.section("proxy_protocol"));
     let has = |section: &&str| root.contains(section);
     // These serve Postfix by other ways.
-    let needs_none = ["outbound"].iter().any(has);
+    let needs_none = has_policy || ["outbound"].iter().any(has);
     if needs_none && !["listen", "listener", "upstream"].iter().any(has) {
         return ListenersSection { listeners: Vec::new(), threads: Field::Absent };
     }

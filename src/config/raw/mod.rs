@@ -1,7 +1,7 @@
 //! TOML to a checked [`Config`], with all errors at once.
 //!
 //! `toml` parses and recovers from errors (`syntax`). `listeners`, `tls`, `sections`, `intercept`, `policy`, `lookup`,
-//! `outbound` and `door` read the tables through `reader`, which records errors in `diagnostics`; `unknown` compares the keys of the file with the table in `config::keys`; `cross_checks`
+//! `postfix`, `outbound` and `door` read the tables through `reader`, which records errors in `diagnostics`; `unknown` compares the keys of the file with the table in `config::keys`; `cross_checks`
 //! compares sections with each other. Without an error, [`Config::parse`] puts the parts together.
 
 mod client_identity;
@@ -14,6 +14,7 @@ mod lookup;
 mod net;
 mod outbound;
 mod policy;
+mod postfix;
 mod reader;
 mod sections;
 mod syntax;
@@ -97,7 +98,9 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     syntax::check(&errors, document.get_ref(), text, &mut diagnostics);
 
     let mut root = Section::document(document.get_ref(), &mut diagnostics);
-    let ListenersSection { listeners, threads } = listeners::listeners(&mut root);
+    let postfix = postfix::postfix(&mut root.section("postfix"));
+    let ListenersSection { listeners, threads } =
+        listeners::listeners(&mut root, postfix.has_policy());
     let intercept = intercept::intercept(&mut root.section("intercept"), &listeners);
     let mut names = Vec::new();
     let access = root.sections("access", |rule| sections::access(rule, &mut names));
@@ -133,10 +136,12 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
         tls.mode,
         &mut diagnostics,
     );
-    cross_checks::rule_listeners(&listeners, &access, &policies, &mut diagnostics);
+    let rules = (&access[..], &policies[..]);
+    cross_checks::rule_listeners(&listeners, rules, postfix.has_policy(), &mut diagnostics);
     let asked = cross_checks::call_ahead(&listeners, &policies, &mut diagnostics);
     cross_checks::paths(&smtp.paths, &policies, &mut diagnostics);
     cross_checks::metrics(&listeners, &metrics, &mut diagnostics);
+    postfix::check(&postfix, &listeners, &metrics, &policies, &mut diagnostics);
     cross_checks::timeouts(&timeouts, &mut diagnostics);
     let errors = diagnostics.finish();
     if !errors.is_empty() {
@@ -181,6 +186,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
         metrics,
         status,
         control,
+        policy_service: postfix.settings(),
         user,
         site,
         watch,

@@ -214,6 +214,23 @@ impl PolicyEvaluator {
         }
     }
 
+    /// A mail server that asks reported the TLS of its client.
+    pub(in crate::engine) fn on_reported_certificate(&mut self, presented: &PresentedCertificate) {
+        if self.known.client_certificate() != presented {
+            self.known.set_client_certificate(presented.clone());
+        }
+    }
+
+    /// The rules in shadow mode that match, as far as is known.
+    pub(in crate::engine) fn shadow_matches(&self, question: &PolicyQuestion) -> Vec<RuleMatch> {
+        self.decide(question).shadow.into_iter().map(capped).collect()
+    }
+
+    /// Whether decided questions still need answers for rules in shadow mode.
+    pub(in crate::engine) const fn awaits_shadow(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Answers arrived. The lookups that they lead to are requested.
     pub(in crate::engine) fn on_answers(
         &mut self,

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use crate::engine::event::Refusal;
 use crate::engine::options::{PathSyntax, Profile};
-use crate::smtp::{Command, EnhancedCode, Line, PathError, PathKind, Session, Verb};
+use crate::smtp::{
+    Command, EnhancedCode, EnvelopeArgument, Line, PathError, PathKind, Session, Verb,
+};
 
 /// What is wrong with a command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,26 @@ impl CommandFault {
             return Some(Self::NotAscii);
         }
         match command.envelope() {
+            Err(error) => Some(Self::Argument(kind, error)),
+            Ok(envelope) => envelope
+                .rerouting()
+                .filter(|rerouting| profile.rules.depend_on(kind, *rerouting, client))
+                .map(|_| Self::Rerouting(kind)),
+        }
+    }
+
+    /// The fault of a path that a mail server received, without brackets. Whether UTF-8 is allowed there was its decision.
+    pub(in crate::engine) fn of_path(
+        profile: &Profile,
+        client: IpAddr,
+        kind: PathKind,
+        path: &str,
+    ) -> Option<Self> {
+        let keyword = match kind {
+            PathKind::Reverse => "FROM",
+            PathKind::Forward => "TO",
+        };
+        match EnvelopeArgument::parse(kind, format!("{keyword}:<{path}>").as_bytes()) {
             Err(error) => Some(Self::Argument(kind, error)),
             Ok(envelope) => envelope
                 .rerouting()

@@ -94,6 +94,11 @@ pub(in crate::engine) fn forward(
     }
 }
 
+/// The field for a mail server that adds it itself, without a line end.
+pub(in crate::engine) fn text(matched: &RuleMatch) -> String {
+    String::from_utf8_lossy(field(matched).trim_ascii_end()).into_owned()
+}
+
 /// `Gatepost-Verdict: tag; rule="no name"; fact=fcrdns; reason=no_ptr`
 fn field(matched: &RuleMatch) -> Vec<u8> {
     let quoted =

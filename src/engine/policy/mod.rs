@@ -1,12 +1,16 @@
 //! A session's decisions: the checks that need no lookup, the policy rules, and the verdict that both lead to.
 
 pub(super) mod checks;
+mod delegated;
 pub(super) mod evaluator;
 mod fault;
 pub(super) mod header;
 mod outcome;
 mod replay;
 
+pub use self::delegated::{
+    AskedAt, DelegatedQuestion, DelegatedReply, DelegatedSession, external_path,
+};
 pub use self::replay::{Evaluated, evaluate_record};
 use super::options::{Profile, RefuseAt};
 use crate::policy::facts::{Fact, FactState, Facts};

@@ -501,6 +501,7 @@ impl From<Transaction> for TransactionRecord {
             data_code: transaction.data_code,
             bytes: transaction.bytes,
             chunking: transaction.chunking,
+            queue_id: None,
         }
     }
 }

@@ -292,6 +292,9 @@ pub struct TransactionRecord {
     pub bytes: u64,
     /// Sent by BDAT.
     pub chunking: bool,
+    /// Postfix's name for the message, where Postfix asked the policy about it; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_id: Option<String>,
 }
 
 impl TransactionRecord {

@@ -65,7 +65,7 @@ impl PolicyQuestion {
     }
 
     /// Bytes that it takes, roughly; helo and sender are shared.
-    pub(super) fn cost(&self) -> usize {
+    pub(in crate::engine) fn cost(&self) -> usize {
         size_of::<Self>() + self.recipient.as_ref().map_or(0, |recipient| recipient.len())
     }
 }

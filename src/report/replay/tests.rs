@@ -84,6 +84,7 @@ fn mail(helo: &str, code: u16, enhanced: Option<EnhancedCode>) -> SmtpFacts {
             data_code: accepted.then_some(250),
             bytes: if accepted { 1234 } else { 0 },
             chunking: false,
+            queue_id: None,
         }],
         transactions_total: 1,
         commands: BTreeMap::from([(Verb::Ehlo, 1), (Verb::Mail, 1), (Verb::Rcpt, 1)]),

@@ -1,0 +1,211 @@
+//! The SMTP sessions that Postfix asks about.
+//!
+//! A question has all that Postfix knows, so that nothing depends on this table but what is joined by it: one record and one
+//! set of answers for each session, as in the relay. Postfix does not say when a session ends. It is over when its connection
+//! of policy delegation turns to another one or closes, or when nothing is asked for a while.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::{sleep_until, timeout};
+
+use super::question::SessionKey;
+use super::service::{LookupFuture, PolicyLookups};
+use crate::engine::{
+    Action, DelegatedQuestion, DelegatedReply, DelegatedSession, Event, Observe, Output, Profile,
+    ShadowRecord,
+};
+use crate::policy::facts::{Lookup, LookupResult};
+use crate::time::Timestamp;
+
+/// A session is over when Postfix asked nothing about it for so long. Clients that go on later get a second record.
+const QUIET: Duration = Duration::from_secs(5);
+/// Sessions that are kept; beyond it each question is a session of its own.
+const MAX_SESSIONS: usize = 10_000;
+/// How long the end of a session waits for answers that only rules in shadow mode need.
+const SHADOW_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) struct Sessions {
+    lookups: Arc<dyn PolicyLookups>,
+    observer: Arc<dyn Observe>,
+    pub(super) profile: ArcSwap<Profile>,
+    /// Those that no question is in progress about.
+    quiet: Mutex<HashMap<SessionKey, (LiveSession, Instant)>>,
+}
+
+struct LiveSession {
+    engine: Box<DelegatedSession>,
+    client: IpAddr,
+    pending: FuturesUnordered<PendingLookup>,
+}
+
+struct PendingLookup {
+    /// Taken with the answer.
+    lookup: Option<Lookup>,
+    future: LookupFuture,
+}
+
+impl Future for PendingLookup {
+    type Output = Option<(Lookup, LookupResult)>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = std::task::ready!(self.future.as_mut().poll(cx));
+        Poll::Ready(self.lookup.take().map(|lookup| (lookup, result)))
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
+}
+
+impl Sessions {
+    pub(super) fn new(
+        lookups: Arc<dyn PolicyLookups>,
+        observer: Arc<dyn Observe>,
+        profile: Arc<Profile>,
+    ) -> Self {
+        Self { lookups, observer, profile: ArcSwap::new(profile), quiet: Mutex::default() }
+    }
+
+    /// The decision on a question, no later than `deadline`. Rules in shadow mode are waited for as those in force are, so
+    /// that Postfix can log them beside the message.
+    pub(super) async fn decide(
+        &self,
+        key: SessionKey,
+        asked: DelegatedQuestion,
+        deadline: tokio::time::Instant,
+    ) -> (DelegatedReply, Vec<ShadowRecord>) {
+        let kept = self.lock().remove(&key);
+        let mut live = kept.map_or_else(|| self.begin(key), |(live, _)| live);
+        self.step(&mut live, |engine, at, out| engine.ask(asked, at, out));
+        while (!live.engine.is_decided() || live.engine.awaits_shadow()) && !live.pending.is_empty()
+        {
+            tokio::select! {
+                biased;
+                Some(answer) = live.pending.next() => {
+                    let answers = answer.into_iter().collect();
+                    self.step(&mut live, |engine, at, out| engine.on_answers(answers, at, out));
+                }
+                () = sleep_until(deadline) => break,
+            }
+        }
+        self.step(&mut live, DelegatedSession::on_deadline);
+        let reply = live.engine.take_reply();
+        self.keep(key, live);
+        // Without a decision Postfix's other restrictions decide.
+        reply.unwrap_or((DelegatedReply::Accept, Vec::new()))
+    }
+
+    /// Postfix turned to another session.
+    pub(super) fn on_left(self: &Arc<Self>, key: SessionKey) {
+        let left = self.lock().remove(&key);
+        if let Some((live, _)) = left {
+            self.finish(live);
+        }
+    }
+
+    /// Ends the sessions that nothing was asked about lately.
+    pub(super) fn finish_quiet(self: &Arc<Self>) {
+        let over: Vec<LiveSession> = {
+            let mut quiet = self.lock();
+            quiet
+                .extract_if(|_, (_, since)| since.elapsed() >= QUIET)
+                .map(|(_, (live, _))| live)
+                .collect()
+        };
+        over.into_iter().for_each(|live| self.finish(live));
+    }
+
+    /// Ends all sessions: the gateway stops.
+    pub(super) fn finish_all(&self) {
+        let all: Vec<_> = self.lock().drain().collect();
+        all.into_iter().for_each(|(_, (live, _))| self.record(live));
+    }
+
+    fn begin(&self, key: SessionKey) -> LiveSession {
+        let profile = self.profile.load();
+        let engine = DelegatedSession::new(&profile, key.client(), key.server(), now());
+        let client = key.client().ip();
+        LiveSession { engine: Box::new(engine), client, pending: FuturesUnordered::new() }
+    }
+
+    fn keep(&self, key: SessionKey, live: LiveSession) {
+        let mut quiet = self.lock();
+        let other = if quiet.len() < MAX_SESSIONS || quiet.contains_key(&key) {
+            quiet.insert(key, (live, Instant::now())).map(|(other, _)| other)
+        } else {
+            Some(live)
+        };
+        drop(quiet);
+        // Two questions about one session at the same time, which Postfix does not have.
+        if let Some(other) = other {
+            self.record(other);
+        }
+    }
+
+    /// Rules in shadow mode get their answers first.
+    fn finish(self: &Arc<Self>, mut live: LiveSession) {
+        if !live.engine.awaits_shadow() || live.pending.is_empty() {
+            return self.record(live);
+        }
+        let sessions = Arc::clone(self);
+        tokio::spawn(async move {
+            let rest = async {
+                while live.engine.awaits_shadow()
+                    && let Some(answer) = live.pending.next().await
+                {
+                    let answers = answer.into_iter().collect();
+                    sessions.step(&mut live, |engine, at, out| engine.on_answers(answers, at, out));
+                }
+            };
+            let _elapsed = timeout(SHADOW_TIMEOUT, rest).await;
+            sessions.record(live);
+        });
+    }
+
+    fn record(&self, live: LiveSession) {
+        let mut out = Output::default();
+        let family = live.engine.client().family();
+        let record = live.engine.finish(&mut out);
+        for event in out.events {
+            self.observer.event(family, event);
+        }
+        self.observer.session(&record);
+    }
+
+    /// Calls the engine, starts the lookups that it needs, and reports its events.
+    fn step(
+        &self,
+        live: &mut LiveSession,
+        call: impl FnOnce(&mut DelegatedSession, Timestamp, &mut Output),
+    ) {
+        let mut out = Output::default();
+        call(&mut live.engine, now(), &mut out);
+        for action in out.actions {
+            let Action::Need(lookups) = action else { continue };
+            for lookup in lookups {
+                let future = self.lookups.lookup_for(lookup.clone(), live.client);
+                live.pending.push(PendingLookup { lookup: Some(lookup), future });
+            }
+        }
+        let family = live.engine.client().family();
+        for event in out.events {
+            if let Event::Policy { rule, action, mode } = event
+                && let Some(rule) = live.engine.rule_at(rule)
+            {
+                self.observer.policy(family, &rule.name, action, mode);
+            }
+            self.observer.event(family, event);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionKey, (LiveSession, Instant)>> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
