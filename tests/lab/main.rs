@@ -30,6 +30,7 @@ mod metrics;
 mod mutated_captures;
 mod outbound;
 mod packaging;
+mod postfix_policy;
 mod reachable;
 mod record;
 mod reenactment;
@@ -76,6 +77,9 @@ fn main() -> ExitCode {
         packaging::rights::TESTS,
         packaging::service::TESTS,
         packaging::systemd::TESTS,
+        postfix_policy::fail_open::TESTS,
+        postfix_policy::load::TESTS,
+        postfix_policy::table::TESTS,
         reachable::TESTS,
         reachable::load::TESTS,
         reachable::memory::TESTS,

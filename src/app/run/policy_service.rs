@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::engine::{Observe, Profile};
 use crate::policy::facts::Lookup;
 use crate::postfix::policy::{
-    LookupFuture, PolicyListener, PolicyListenerError, PolicyLookups, PolicyService,
+    PolicyListener, PolicyListenerError, PolicyLookupFuture, PolicyLookups, PolicyService,
     PolicyServiceParts,
 };
 use crate::relay::LookupProvider;
@@ -63,7 +63,7 @@ fn profile(config: &Config) -> Arc<Profile> {
 }
 
 impl PolicyLookups for LookupRouter {
-    fn lookup_for(&self, lookup: Lookup, client: IpAddr) -> LookupFuture {
+    fn lookup_for(&self, lookup: Lookup, client: IpAddr) -> PolicyLookupFuture {
         LookupProvider::lookup_for(self, lookup, client)
     }
 }

@@ -7,6 +7,7 @@
 mod action;
 mod instances;
 mod listener;
+mod lookups;
 mod question;
 mod request;
 mod service;
@@ -14,6 +15,7 @@ mod sessions;
 mod settings;
 
 pub use self::listener::{PolicyListener, PolicyListenerError};
+pub use self::lookups::{PolicyLookupFuture, PolicyLookups};
 pub use self::request::{MAX_REQUEST, ParsedRequest, PolicyRequest};
-pub use self::service::{LookupFuture, PolicyLookups, PolicyService, PolicyServiceParts};
+pub use self::service::{PolicyService, PolicyServiceParts};
 pub use self::settings::{PolicyAddress, PolicySettings};

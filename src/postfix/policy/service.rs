@@ -1,8 +1,6 @@
 //! The service: connections of Postfix's smtpd(8) processes, each with one request after the other.
 
 use std::io;
-use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,12 +14,12 @@ use tokio::time::{interval, sleep, timeout};
 use super::action::action;
 use super::instances::Instances;
 use super::listener::{PolicyListener, PolicyStream};
+use super::lookups::PolicyLookups;
 use super::question::{SessionKey, asked_at, question};
 use super::request::{MAX_REQUEST, ParsedRequest, PolicyRequest};
 use super::sessions::Sessions;
 use super::settings::PolicySettings;
 use crate::engine::{AskedAt, DelegatedAction, DelegationEvent, DelegationFault, Observe, Profile};
-use crate::policy::facts::{Lookup, LookupResult};
 
 /// Postfix closes an idle connection after 300 s, and any after 1000 s (smtpd_policy_service_max_idle, _max_ttl). A connection
 /// that the gateway closed first would cost Postfix a second attempt.
@@ -38,14 +36,6 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often the log repeats that a client sent no request.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 const READ: usize = 4096;
-
-pub type LookupFuture = Pin<Box<dyn Future<Output = LookupResult> + Send>>;
-
-/// Answers lookups, with a deadline of its own. A future that is no longer needed is dropped.
-pub trait PolicyLookups: Send + Sync {
-    /// For a question about `client`, whose share of the budgets it uses.
-    fn lookup_for(&self, lookup: Lookup, client: IpAddr) -> LookupFuture;
-}
 
 /// What the service needs of the gateway.
 pub struct PolicyServiceParts {

@@ -15,8 +15,8 @@ use arc_swap::ArcSwap;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{sleep_until, timeout};
 
+use super::lookups::{PolicyLookupFuture, PolicyLookups};
 use super::question::SessionKey;
-use super::service::{LookupFuture, PolicyLookups};
 use crate::engine::{
     Action, DelegatedQuestion, DelegatedReply, DelegatedSession, Event, Observe, Output, Profile,
     ShadowRecord,
@@ -48,7 +48,7 @@ struct LiveSession {
 struct PendingLookup {
     /// Taken with the answer.
     lookup: Option<Lookup>,
-    future: LookupFuture,
+    future: PolicyLookupFuture,
 }
 
 impl Future for PendingLookup {

@@ -22,6 +22,7 @@ use gatepost::policy::rules::{
     Exemption, FactName, PolicyRule, PolicyStage, Requirement, RuleMode, When,
 };
 use gatepost::policy::{ClientArrival, PolicyAction, door};
+use gatepost::postfix::policy::PolicySettings;
 use gatepost::relay::{ListenerTls, UpstreamIdentity};
 use gatepost::source::live::SourceChoice;
 use gatepost::tls::MinVersion;
@@ -160,6 +161,11 @@ fn defaults_of_the_key_table_are_those_in_force() {
     assert_eq!(vantage.domains.len(), 1);
     assert_eq!(vantage.timeout, Duration::from_secs(20));
     assert_eq!(smallest.vantage, None);
+
+    let policy = full.policy_service.take().unwrap();
+    assert_eq!(policy.connections, PolicySettings::CONNECTIONS);
+    assert_eq!(policy.deadline, PolicySettings::DEADLINE);
+    assert_eq!(smallest.policy_service, None, "Postfix does not ask without the section");
 
     assert_eq!(full.relay.tls, TlsMode::Terminate { required: false });
     assert_eq!(full.tls.take().unwrap().min_version, MinVersion::Tls12);

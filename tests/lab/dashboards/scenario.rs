@@ -1,8 +1,8 @@
 //! Every kind of event in half a minute: accepted and refused mail over both families, packet loss, a stopped MTA, a closed
 //! door, good and bad configurations, and a killed gateway.
 
-use std::io::Read as _;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -39,6 +39,9 @@ require = ["helo_resolves"]
 mode = "shadow"
 "#;
 
+/// Where Postfix would ask.
+const POLICY: &str = "127.0.0.1:10040";
+
 /// Bytes of a message of several segments.
 const LONG: usize = 20_000;
 
@@ -48,6 +51,8 @@ pub(super) struct Scenario<'lab> {
     gateway: Gateway<'lab>,
     upstream: Postfix<'lab>,
     recorded: Recorded<'lab>,
+    /// As Postfix has one.
+    policy_client: Option<TcpStream>,
     _world: World<'lab>,
 }
 
@@ -75,11 +80,13 @@ impl<'lab> Scenario<'lab> {
             .set("lookup", "deadline = \"2s\"")
             .set("lookup", "probe_timeout = \"1500ms\"")
             .set("door.ipv6", "min_hold = \"1s\"")
+            .set("postfix", &format!("policy = \"inet:{POLICY}\""))
             .set("watch", "interfaces = [\"client\", \"server\"]")
             .rule("name = \"not from there\"\nnetworks = [\"203.0.113.10\", \"2001:db8:c::a\"]\naction = \"reject\"")
             .policies(POLICIES);
         let gateway = Gateway::start(lab, &config);
-        Self { lab, config, gateway, upstream, recorded: Recorded::serve(lab), _world: world }
+        let recorded = Recorded::serve(lab);
+        Self { lab, config, gateway, upstream, recorded, policy_client: None, _world: world }
     }
 
     /// Waits for Prometheus to scrape each temporary state.
@@ -91,11 +98,13 @@ impl<'lab> Scenario<'lab> {
             self.accepted(family);
             self.refused(family);
             self.lossy(family);
+            self.ask_policy();
         }
         self.recorded.show_as_receivers();
         self.reloads();
         self.door(prometheus);
         self.upstream_lost(prometheus);
+        self.ask_policy();
         self.recorded.show_as_senders();
         // A flow counts once no late segment can belong to it; evidence and caches are counted every few seconds.
         for seen in [
@@ -117,6 +126,17 @@ impl<'lab> Scenario<'lab> {
     /// Only eBPF provides round-trip times.
     pub(super) fn watches_by_ebpf(&self) -> bool {
         self.gateway.log().contains("watching client and server by eBPF")
+    }
+
+    /// A question as Postfix has it, on a connection that stays open.
+    fn ask_policy(&mut self) {
+        let connect = || self.lab.gateway.connect(POLICY.parse().unwrap()).unwrap();
+        let stream = self.policy_client.get_or_insert_with(connect);
+        let request = "request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=2001:db8:c::1\nclient_port=1\n\
+            helo_name=good.client.example\nsender=a@good.sender.example\nrecipient=b@example.org\n\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut reply = [0; 512];
+        assert!(stream.read(&mut reply).unwrap() > 0);
     }
 
     fn entrance(&self, family: Family) -> SocketAddr {

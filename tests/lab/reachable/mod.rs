@@ -15,7 +15,7 @@ use crate::record::record;
 use crate::support::world::{ASKED, World, sender_ip};
 use crate::support::{Entrance, Family, Gateway, Lab, Mode, Postfix, Process, Transport, port};
 use serde_json::Value;
-use table::{Case, RULES, cases};
+pub(crate) use table::{Case, RULES, cases};
 
 tests![
     verdicts_are_as_listed_live_and_in_a_replay,
@@ -25,7 +25,7 @@ tests![
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
 /// Recipients that the upstream accepts, one that it rejects, and one that it defers.
-const UPSTREAM: &str = "\
+pub(crate) const UPSTREAM: &str = "\
 virtual_mailbox_domains = example.org, closed.example.org
 smtpd_recipient_restrictions = check_recipient_access inline:{
   { nobody@example.org = 550 5.1.1 no such user },
