@@ -24,12 +24,11 @@ pub(super) struct PostfixSection {
 pub(super) fn postfix(section: &mut Section<'_, '_, '_>) -> PostfixSection {
     // Postfix gives up after 100 s, unless the line in main.cf has another time.
     let deadline = Duration::from_millis(100)..=Duration::from_secs(60);
-    let section = PostfixSection {
+    PostfixSection {
         policy: section.read("policy", address),
         connections: section.read("policy_connections", integer(1..=100_000)),
         deadline: section.read("policy_deadline", duration(deadline)),
-    };
-    section
+    }
 }
 
 impl PostfixSection {

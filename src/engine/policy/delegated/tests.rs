@@ -164,7 +164,7 @@ fn data_is_not_decided_again_for_all_recipients() {
 #[test]
 fn access_rules_and_paths_need_no_lookup() {
     let accept = rule("r", Some(FactName::ReturnPath), PolicyAction::Reject, RuleMode::Enforce);
-    let mut refused = (*profile(&[accept.clone()])).clone();
+    let mut refused = (*profile(std::slice::from_ref(&accept))).clone();
     refused.access = AccessRules::new(vec![AccessRule {
         name: "no IPv6 yet".into(),
         family: Some(crate::addr::Family::Ipv6),
