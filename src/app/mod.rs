@@ -48,6 +48,7 @@ pub fn run(command: CliCommand) -> anyhow::Result<ExitCode> {
         CliCommand::Intercept(command) => block_on(intercept::intercept(command)),
         CliCommand::Record(args) => block_on(record::record(args)),
         CliCommand::Door(args) => block_on(door::door(args)),
+        CliCommand::Outbound(args) => block_on(outbound::outbound(args)),
         CliCommand::Cache(command) => block_on(cache::cache(command)),
         CliCommand::Postfix(command) => postfix::run(command),
         CliCommand::Vantage(args) => block_on(vantage::vantage(args)),

@@ -3,6 +3,7 @@
 mod cache;
 mod check;
 mod door;
+mod outbound;
 mod postfix;
 mod record;
 mod replay;
@@ -18,7 +19,8 @@ pub use self::cache::{CacheArgs, CacheCommand};
 use self::check::CHECK_EXIT;
 pub use self::check::CheckArgs;
 pub use self::door::{DoorArgs, DoorMode};
-pub use self::postfix::PostfixCommand;
+pub use self::outbound::OutboundArgs;
+pub use self::postfix::{ExpireArgs, PostfixCommand};
 pub use self::record::RecordArgs;
 use self::replay::REPLAY_EXIT;
 pub use self::replay::{PolicyArgs, ReenactArgs, ReenactFamily, ReenactPace, ReplayArgs};
@@ -65,6 +67,8 @@ pub enum CliCommand {
     Intercept(InterceptCommand),
     /// Show or set the state of the door of each address family.
     Door(DoorArgs),
+    /// Show what became of our own mail at other hosts, by address family, and where IPv6 is avoided.
+    Outbound(OutboundArgs),
     /// Show or purge cached lookup results.
     #[command(subcommand)]
     Cache(CacheCommand),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use crate::config::OutboundConfig;
 
@@ -16,4 +16,22 @@ pub enum PostfixCommand {
         #[arg(long, value_name = "PATH", default_value = OutboundConfig::MAP)]
         socket: PathBuf,
     },
+    /// Return messages that are refused over IPv6 again and again to their senders; as root, from cron(8) or a timer.
+    Expire(ExpireArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ExpireArgs {
+    /// Configuration file of the running gateway; names its control socket.
+    #[arg(long, short, value_name = "FILE", conflicts_with = "socket")]
+    pub config: Option<PathBuf>,
+    /// Control socket of the running gateway [default: /run/gatepost/control.sock].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Configuration directory of Postfix [default: Postfix's own].
+    #[arg(long, value_name = "DIR")]
+    pub config_directory: Option<PathBuf>,
+    /// Print the queue ids only.
+    #[arg(long)]
+    pub dry_run: bool,
 }

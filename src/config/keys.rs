@@ -470,6 +470,15 @@ pub const SECTIONS: &[SectionSpec] = &[
         keys: &[
         spec("map", "path of a Unix socket", Text("unix:/run/gatepost/outbound.sock"),
             "Unix socket for `gatepost postfix map`, which Postfix starts and asks."),
+        spec("mail_log", r#"path, "journal", "-""#, Unset("none", r#""/var/log/mail.log""#),
+            "Postfix's log, from which gatepost learns what became of mail: a file (rotation is followed), the journal, or standard \
+             input. Without it, `[watch]` shows what it can."),
+        spec("retry", "duration, 1s to 1day", Text("10m"),
+            "Time for which an IPv6 address is avoided after it failed. Then one message tries it; the time doubles with each \
+             trial that fails."),
+        spec("retry_max", "duration, 1s to 7days", Text("2h"), "Upper bound of `retry`."),
+        spec("config_directory", "path", Unset("Postfix's own", r#""/etc/postfix-out""#),
+            "Configuration directory of the Postfix that sends, for `postqueue`."),
         spec("ipv4_only", DOMAINS, Value("[]"),
             "Exchange hosts to which mail goes over IPv4 where they have it: `\"mx.a.example\"`, or `\".a.example\"` for all \
              hosts below that domain. It is the name of the host, the target of the MX record, never the domain of recipients."),

@@ -29,6 +29,7 @@ use crate::outbound;
 use crate::policy;
 use crate::policy::facts::DomainName;
 use crate::postfix;
+use crate::postfix::mail_log::MailLogSource;
 use crate::postfix::policy::PolicyAddress;
 use crate::relay;
 use crate::report;
@@ -124,6 +125,11 @@ pub struct OutboundConfig {
     /// The socket for `gatepost postfix map`.
     pub map: PathBuf,
     pub pins: outbound::Pins,
+    pub steering: outbound::SteeringSettings,
+    /// Of Postfix: the source of attempts. Without one, the watched traffic is.
+    pub mail_log: Option<MailLogSource>,
+    /// Of Postfix, if it is not the default one: for postqueue(1).
+    pub config_directory: Option<PathBuf>,
 }
 
 impl OutboundConfig {

@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -114,6 +115,23 @@ impl ControlConnection {
     /// The client is gone.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes).await
+    }
+
+    /// Responds with one line of JSON, or with an error.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn answer<T: Serialize>(&mut self, answer: Result<T, String>) -> io::Result<()> {
+        let line =
+            answer.and_then(|value| serde_json::to_vec(&value).map_err(|error| error.to_string()));
+        match line {
+            Ok(mut line) => {
+                line.push(b'\n');
+                self.respond(&ControlResponse::Ok).await?;
+                self.send(&line).await
+            }
+            Err(error) => self.respond(&ControlResponse::Error(error)).await,
+        }
     }
 
     /// Waits until the client closes the connection.

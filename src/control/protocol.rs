@@ -35,6 +35,11 @@ pub enum ControlRequest {
     /// Applies the change, if there is one. Requests the state of the doors: one line of JSON, a list of
     /// [`crate::policy::door::DoorReport`].
     Door { change: Option<DoorChange> },
+    /// Requests what is known of a host, of the hosts of a recipient domain, or of all: one line of JSON, an
+    /// [`crate::outbound::OutboundReport`].
+    Outbound { name: Option<String> },
+    /// Requests the queue ids of messages that should be returned to their senders: one line of JSON, a list.
+    MessagesToReturn,
     /// Requests cached answers, one line of JSON each; or the number of purged ones.
     Cache(CacheRequest),
 }

@@ -14,6 +14,7 @@ mod intercept;
 mod listener;
 mod lookup;
 mod openmetrics;
+mod outbound;
 mod policy;
 mod reply_code;
 mod session;
@@ -25,6 +26,7 @@ use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry};
 
 pub use catalogue::{MetricDescription, MetricLabel, catalogue};
 pub use exposition::ExpositionFormat;
+pub use outbound::MapMetric;
 
 use self::delegation::DelegationSeries;
 use self::door::DoorSeries;
@@ -32,6 +34,7 @@ use self::families::Families;
 use self::intercept::InterceptSeries;
 use self::listener::ListenerSeries;
 use self::lookup::LookupSeries;
+use self::outbound::OutboundSeries;
 use self::policy::{PolicySeries, VerdictSeries};
 use self::session::SessionSeries;
 use self::traffic::TrafficSeries;
@@ -66,6 +69,7 @@ pub struct Metrics {
     interceptions: [InterceptSeries; Family::ALL.len()],
     interception_repairs: IntCounter,
     lookups: LookupSeries,
+    outbound: OutboundSeries,
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
     config_refused: IntGauge,
@@ -122,6 +126,7 @@ impl Metrics {
             ],
             interception_repairs: families.intercept_repairs.clone(),
             lookups: LookupSeries::resolve(&families)?,
+            outbound: OutboundSeries::resolve(&families)?,
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,
             config_refused: families.config_refused,

@@ -15,11 +15,12 @@ use crate::engine::{
     ReplySource, SessionRecord, Starttls, TcpFacts, TlsHandshake, TlsVersion, TransactionRecord,
     UpstreamTlsResult,
 };
+use crate::outbound::{self, Delays, Hosts, OutboundAttempt, SteeringSettings};
 use crate::policy::PolicyAction;
 use crate::policy::door::{self, Door, DoorTransition, Signals};
 use crate::policy::facts::{
-    AnswerKind, FactState, FamilyRequirement, LookupKind, LookupObserver as _, Resolution,
-    ReturnPathLevel, Source,
+    AnswerKind, DomainName, FactState, FamilyRequirement, LookupKind, LookupObserver as _,
+    Resolution, ReturnPathLevel, Source,
 };
 use crate::policy::rules::{
     FactName, PolicyRule, PolicyRules, PolicyStage, Requirement, RuleMode, When,
@@ -195,8 +196,42 @@ fn feed_everything(metrics: &Metrics) {
     }
     metrics.set_upstream_names(3, 2, 1);
     metrics.on_interception_repaired();
+    feed_outbound(metrics);
     metrics.set_ready(true);
     metrics.set_certificates_refused(true);
+}
+
+/// Every outcome over each family, and a host in every state.
+fn feed_outbound(metrics: &Metrics) {
+    let mut hosts = Hosts::new(SteeringSettings::default());
+    let delays =
+        Delays { connection: Duration::from_millis(40), transmission: Duration::from_millis(9) };
+    for outcome in outbound::OutboundOutcome::ALL {
+        for address in ["[2001:db8::1]:25", "192.0.2.1:25"] {
+            let attempt = OutboundAttempt {
+                at: Timestamp::from_nanos(1_700_000_000_000_000_000),
+                host: DomainName::parse(&format!("{}.example", outcome.as_str())),
+                address: address.parse().unwrap(),
+                domain: None,
+                outcome,
+                reply: None,
+                delays: Some(delays),
+                queue_id: None,
+            };
+            metrics.on_outbound_attempt(&attempt);
+            if attempt.family() == Family::Ipv6 {
+                hosts.add(&attempt);
+            }
+        }
+    }
+    metrics.set_outbound(&hosts.summary(Timestamp::from_nanos(1_700_000_000_000_000_000)), 1);
+    for answer in [MapMetric::Kept, MapMetric::Tried, MapMetric::Omitted] {
+        metrics.on_map_answer(answer);
+    }
+    metrics.on_outbound_retry(true);
+    metrics.on_outbound_retry(false);
+    metrics.set_mail_log_up(Some(true));
+    metrics.add_mail_log_lines(2, 1);
 }
 
 /// Every kind of lookup with every result and answer.

@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 
 labels! {
     /// How an attempt ended.
-    pub enum AttemptOutcome {
+    pub enum OutboundOutcome {
         /// The server accepted the message.
         Delivered = "delivered",
         /// No answer to the SYN.
@@ -48,7 +48,7 @@ pub enum Effect {
     SenderRefused,
 }
 
-impl AttemptOutcome {
+impl OutboundOutcome {
     pub const fn effect(self) -> Effect {
         match self {
             Self::Delivered => Effect::Delivered,
@@ -76,7 +76,7 @@ pub struct Delays {
 
 /// A finished attempt of our MTA.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
+pub struct OutboundAttempt {
     /// When it ended.
     pub at: Timestamp,
     /// The exchange host. `None` if the source knows only the address.
@@ -84,7 +84,7 @@ pub struct Attempt {
     pub address: SocketAddr,
     /// The domain of the recipients, if the source knows it.
     pub domain: Option<DomainName>,
-    pub outcome: AttemptOutcome,
+    pub outcome: OutboundOutcome,
     /// The reply that decided, as the server sent it: `550 5.7.1 …`.
     pub reply: Option<String>,
     pub delays: Option<Delays>,
@@ -92,7 +92,7 @@ pub struct Attempt {
     pub queue_id: Option<String>,
 }
 
-impl Attempt {
+impl OutboundAttempt {
     pub const fn family(&self) -> Family {
         match self.address {
             SocketAddr::V4(_) => Family::Ipv4,

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use super::path_health::{Avoidance, Decision, PathHealth};
-use super::report::{AddressReport, FamilyReport, HostReport, LastAttempt};
+use super::path_health::{Avoidance, PathHealth, SteeringDecision};
+use super::report::{AddressReport, FamilyReport, LastAttempt, OutboundHostReport};
 use super::settings::SteeringSettings;
-use super::{Attempt, AttemptOutcome, Effect, OutcomeCounts};
+use super::{Effect, OutboundAttempt, OutboundOutcome, OutcomeCounts};
 use crate::addr::Family;
 use crate::policy::facts::DomainName;
 use crate::time::Timestamp;
@@ -18,7 +18,7 @@ const MAX_ADDRESSES: usize = 16;
 const MAX_DOMAINS: usize = 8;
 /// Delays that are kept for a median.
 const MAX_DELAYS: usize = 15;
-/// Bytes of a reply that are kept.
+/// Characters of a reply that are kept.
 const MAX_REPLY: usize = 512;
 /// Failures in a row that lead to the avoidance of an address that worked lately.
 const FAILURES: u32 = 2;
@@ -44,7 +44,7 @@ struct AddressRecord {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Host {
+pub(super) struct HostRecord {
     ipv4: FamilyRecord,
     ipv6: FamilyRecord,
     addresses: Vec<AddressRecord>,
@@ -53,12 +53,12 @@ pub(super) struct Host {
     refusals: PathHealth,
 }
 
-impl Host {
-    pub(super) fn add(&mut self, attempt: &Attempt, settings: &SteeringSettings) {
+impl HostRecord {
+    pub(super) fn add(&mut self, attempt: &OutboundAttempt, settings: &SteeringSettings) {
         let last = LastAttempt {
             at: attempt.at,
             outcome: attempt.outcome,
-            reply: attempt.reply.as_deref().map(|reply| shortened(reply).to_owned()),
+            reply: attempt.reply.as_deref().map(|reply| reply.chars().take(MAX_REPLY).collect()),
         };
         self.family_mut(attempt.family()).add(attempt, &last);
         if let Some(domain) = &attempt.domain {
@@ -86,32 +86,37 @@ impl Host {
         }
     }
 
+    pub(super) fn has(&self, ip: Ipv6Addr) -> bool {
+        self.addresses.iter().any(|known| known.ip == IpAddr::V6(ip))
+    }
+
     /// Whether a message should use an address. IPv6 is not avoided where IPv4 is known to fail as well.
     pub(super) fn decide(
         &mut self,
         ip: Ipv6Addr,
         now: Timestamp,
         settings: &SteeringSettings,
-    ) -> Decision {
+    ) -> SteeringDecision {
         if self.fails_over_ipv4() {
-            return Decision::Use;
+            return SteeringDecision::Use;
         }
         let of_address = self.addresses.iter_mut().find(|known| known.ip == IpAddr::V6(ip));
-        let of_address = of_address.map_or(Decision::Use, |known| known.path.decide(now, settings));
+        let of_address =
+            of_address.map_or(SteeringDecision::Use, |known| known.path.decide(now, settings));
         match of_address {
-            Decision::Avoid(_) => of_address,
-            Decision::Use => self.refusals.decide(now, settings),
+            SteeringDecision::Avoid(_) => of_address,
+            SteeringDecision::Use => self.refusals.decide(now, settings),
             // A trial of the address is one of the host too.
-            Decision::Try(_) => match self.refusals.decide(now, settings) {
-                Decision::Avoid(avoided) => Decision::Avoid(avoided),
-                Decision::Use | Decision::Try(_) => of_address,
+            SteeringDecision::Try(_) => match self.refusals.decide(now, settings) {
+                SteeringDecision::Avoid(avoided) => SteeringDecision::Avoid(avoided),
+                SteeringDecision::Use | SteeringDecision::Try(_) => of_address,
             },
         }
     }
 
     /// Whether the latest attempt over IPv4 came to no decision.
     fn fails_over_ipv4(&self) -> bool {
-        self.last_over(Family::Ipv4).map(AttemptOutcome::effect) == Some(Effect::PathFailed)
+        self.last_over(Family::Ipv4).map(OutboundOutcome::effect) == Some(Effect::PathFailed)
     }
 
     /// Why its IPv6, as a whole or all known addresses, is avoided. The one that is tried again last.
@@ -127,12 +132,12 @@ impl Host {
 
     /// Whether it refused our IPv6 mail for the sending address, and not our IPv4 mail, when it was last tried.
     pub(super) fn refuses_ipv6(&self) -> bool {
-        let refuses = |family| self.last_over(family) == Some(AttemptOutcome::PolicyRefused);
+        let refuses = |family| self.last_over(family) == Some(OutboundOutcome::PolicyRefused);
         refuses(Family::Ipv6) && !refuses(Family::Ipv4)
     }
 
     /// The outcome when it was last tried.
-    pub(super) fn last_over(&self, family: Family) -> Option<AttemptOutcome> {
+    pub(super) fn last_over(&self, family: Family) -> Option<OutboundOutcome> {
         self.family(family).last.as_ref().map(|last| last.outcome)
     }
 
@@ -145,7 +150,7 @@ impl Host {
         name: &DomainName,
         now: Timestamp,
         settings: &SteeringSettings,
-    ) -> HostReport {
+    ) -> OutboundHostReport {
         let addresses = self.addresses.iter().map(|known| AddressReport {
             ip: known.ip,
             counts: known.counts,
@@ -153,7 +158,7 @@ impl Host {
             avoided: known.path.avoided(),
             on_trial: known.path.is_on_trial(settings, now),
         });
-        HostReport {
+        OutboundHostReport {
             host: name.to_string(),
             domains: self.domains.iter().map(ToString::to_string).collect(),
             ipv6: self.ipv6.report(),
@@ -214,12 +219,12 @@ impl Host {
 }
 
 impl FamilyRecord {
-    fn add(&mut self, attempt: &Attempt, last: &LastAttempt) {
+    fn add(&mut self, attempt: &OutboundAttempt, last: &LastAttempt) {
         self.counts.add(attempt.outcome);
         if self.last.as_ref().is_none_or(|known| known.at <= last.at) {
             self.last = Some(last.clone());
         }
-        if let (Some(delays), AttemptOutcome::Delivered) = (attempt.delays, attempt.outcome) {
+        if let (Some(delays), OutboundOutcome::Delivered) = (attempt.delays, attempt.outcome) {
             add_delay(&mut self.connection, delays.connection);
             add_delay(&mut self.transmission, delays.transmission);
         }
@@ -246,9 +251,4 @@ fn median(delays: &VecDeque<Duration>) -> Option<Duration> {
     let mut sorted: Vec<Duration> = delays.iter().copied().collect();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied()
-}
-
-/// The start of a reply, in whole characters.
-fn shortened(reply: &str) -> &str {
-    &reply[..reply.floor_char_boundary(MAX_REPLY)]
 }

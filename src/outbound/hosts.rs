@@ -3,12 +3,12 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use super::host::Host;
-use super::path_health::Decision;
+use super::host::HostRecord;
+use super::path_health::{Avoidance, SteeringDecision};
 use super::recent_map::RecentMap;
-use super::report::OutboundReport;
+use super::report::{OutboundHostReport, OutboundReport};
 use super::settings::SteeringSettings;
-use super::{Attempt, AttemptOutcome, Effect, OutcomeCounts};
+use super::{Effect, OutboundAttempt, OutcomeCounts};
 use crate::addr::Family;
 use crate::policy::facts::DomainName;
 use crate::time::Timestamp;
@@ -23,7 +23,7 @@ const KEPT_FOR: Duration = Duration::from_secs(14 * 24 * 3600);
 #[derive(Clone, Debug)]
 pub struct Hosts {
     settings: SteeringSettings,
-    known: RecentMap<DomainName, Host>,
+    known: RecentMap<DomainName, HostRecord>,
     totals: PerFamily<OutcomeCounts>,
 }
 
@@ -37,58 +37,69 @@ impl Hosts {
     }
 
     /// An attempt at a host without a name is counted only: mail is steered by names.
-    pub fn add(&mut self, attempt: &Attempt) {
+    pub fn add(&mut self, attempt: &OutboundAttempt) {
         self.totals.of_mut(attempt.family()).add(attempt.outcome);
         let Some(name) = &attempt.host else { return };
         self.known.used(name, attempt.at).add(attempt, &self.settings);
     }
 
-    /// Whether a message should use an IPv6 address of a host.
-    pub fn decide(&mut self, host: &DomainName, ip: Ipv6Addr, now: Timestamp) -> Decision {
-        let known = self.known.get_mut(host);
-        known.map_or(Decision::Use, |known| known.decide(ip, now, &self.settings))
+    /// Whether a message should use an IPv6 address of a host. A host that is known by another name (CNAME) is found by the
+    /// address.
+    pub fn decide(&mut self, host: &DomainName, ip: Ipv6Addr, now: Timestamp) -> SteeringDecision {
+        let settings = self.settings;
+        let known = match self.known.get(host).is_some() {
+            true => self.known.get_mut(host),
+            false => self.known.values_mut().find(|known| known.has(ip)),
+        };
+        known.map_or(SteeringDecision::Use, |known| known.decide(ip, now, &settings))
     }
 
-    /// Whether all its IPv6 is avoided, without beginning a trial.
-    pub fn is_avoided(&self, host: &DomainName) -> bool {
-        self.known.get(host).is_some_and(|known| known.avoided().is_some())
+    /// Whether its IPv6 as a whole is avoided: see [`super::OutboundHostReport::avoided`]. Begins no trial.
+    pub fn avoided(&self, host: &DomainName) -> Option<Avoidance> {
+        self.known.get(host).and_then(HostRecord::avoided)
     }
 
     pub fn forget_old(&mut self, now: Timestamp) {
         self.known.expire(now, KEPT_FOR);
     }
 
-    /// Hosts whose name, or a recipient domain of theirs, is `pattern` or below it; all without one.
-    pub fn report(&self, pattern: Option<&DomainName>, now: Timestamp) -> OutboundReport {
+    /// A report without a list of hosts.
+    pub fn summary(&self, now: Timestamp) -> OutboundReport {
         let mut report = OutboundReport {
             at: now,
             ipv6: *self.totals.of(Family::Ipv6),
             ipv4: *self.totals.of(Family::Ipv4),
             hosts_total: self.known.len(),
             hosts_avoided: 0,
+            hosts_ipv6_tried: 0,
             hosts_ipv6_delivered: 0,
             hosts_ipv6_refused: 0,
             hosts_ipv6_failed: 0,
             hosts: Vec::new(),
         };
-        for (name, entry) in self.known.iter() {
-            let host = &entry.value;
+        for host in self.known.values() {
             report.hosts_avoided += usize::from(host.avoided().is_some());
+            let Some(last) = host.last_over(Family::Ipv6) else { continue };
+            report.hosts_ipv6_tried += 1;
             report.hosts_ipv6_refused += usize::from(host.refuses_ipv6());
-            match host.last_over(Family::Ipv6).map(AttemptOutcome::effect) {
-                Some(Effect::Delivered) => report.hosts_ipv6_delivered += 1,
-                Some(Effect::PathFailed) => report.hosts_ipv6_failed += 1,
-                Some(Effect::Answered | Effect::SenderRefused) | None => {}
-            }
-            let is_selected = |domain| name.is_within(domain) || host.is_of_domain(domain);
-            if pattern.is_none_or(is_selected) {
-                report.hosts.push(host.report(name, now, &self.settings));
-            }
+            report.hosts_ipv6_delivered += usize::from(last.effect() == Effect::Delivered);
+            report.hosts_ipv6_failed += usize::from(last.effect() == Effect::PathFailed);
         }
-        report.hosts.sort_by(|a, b| {
-            let key = |host: &super::HostReport| (host.avoided.is_some(), host.last());
+        report
+    }
+
+    /// Hosts whose name, or a recipient domain of theirs, is `pattern` or below it; all without one.
+    pub fn report(&self, pattern: Option<&DomainName>, now: Timestamp) -> OutboundReport {
+        let is_selected = |name: &DomainName, host: &HostRecord| {
+            pattern.is_none_or(|domain| name.is_within(domain) || host.is_of_domain(domain))
+        };
+        let selected = self.known.iter().filter(|(name, host)| is_selected(name, host));
+        let mut hosts: Vec<OutboundHostReport> =
+            selected.map(|(name, host)| host.report(name, now, &self.settings)).collect();
+        hosts.sort_by(|a, b| {
+            let key = |host: &OutboundHostReport| (host.avoided.is_some(), host.last());
             key(b).cmp(&key(a)).then_with(|| a.host.cmp(&b.host))
         });
-        report
+        OutboundReport { hosts, ..self.summary(now) }
     }
 }

@@ -4,6 +4,7 @@
 //! them, and answers Postfix's questions from the result.
 
 mod attempt;
+mod finding;
 mod host;
 mod hosts;
 mod outcome_counts;
@@ -16,13 +17,17 @@ mod report;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod wire;
 
-pub use self::attempt::{Attempt, AttemptOutcome, Delays, Effect};
+pub use self::attempt::{Delays, Effect, OutboundAttempt, OutboundOutcome};
+pub use self::finding::OutboundFinding;
 pub use self::hosts::{Hosts, MAX_HOSTS};
 pub use self::outcome_counts::OutcomeCounts;
-pub use self::path_health::{Avoidance, Decision};
+pub use self::path_health::{Avoidance, SteeringDecision};
 pub use self::pins::{Pin, Pins};
 pub use self::refusal::{OTHER_TEXTS, POLICY_DETAILS, POLICY_TEXTS, is_policy_refusal};
 pub use self::refused_messages::{MAX_REFUSALS, RefusedMessage, RefusedMessages};
-pub use self::report::{AddressReport, FamilyReport, HostReport, LastAttempt, OutboundReport};
+pub use self::report::{
+    AddressReport, FamilyReport, LastAttempt, OutboundHostReport, OutboundReport,
+};
 pub use self::settings::SteeringSettings;

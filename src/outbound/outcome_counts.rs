@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::AttemptOutcome;
+use super::OutboundOutcome;
 
 /// Attempts by outcome. As JSON an object of those that occurred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OutcomeCounts([u64; AttemptOutcome::ALL.len()]);
+pub struct OutcomeCounts([u64; OutboundOutcome::ALL.len()]);
 
 impl OutcomeCounts {
-    pub fn add(&mut self, outcome: AttemptOutcome) {
+    pub fn add(&mut self, outcome: OutboundOutcome) {
         self.0[outcome.index()] += 1;
     }
 
-    pub const fn of(&self, outcome: AttemptOutcome) -> u64 {
+    pub const fn of(&self, outcome: OutboundOutcome) -> u64 {
         self.0[outcome.index()]
     }
 
@@ -24,8 +24,8 @@ impl OutcomeCounts {
     }
 
     /// Outcomes that occurred, the most frequent first.
-    pub fn most_frequent(&self) -> Vec<(AttemptOutcome, u64)> {
-        let counts = AttemptOutcome::ALL.map(|outcome| (outcome, self.of(outcome)));
+    pub fn most_frequent(&self) -> Vec<(OutboundOutcome, u64)> {
+        let counts = OutboundOutcome::ALL.map(|outcome| (outcome, self.of(outcome)));
         let mut counts: Vec<_> = counts.into_iter().filter(|(_, count)| *count > 0).collect();
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         counts
@@ -41,7 +41,7 @@ impl Serialize for OutcomeCounts {
 impl<'de> Deserialize<'de> for OutcomeCounts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut counts = Self::default();
-        for (outcome, count) in BTreeMap::<AttemptOutcome, u64>::deserialize(deserializer)? {
+        for (outcome, count) in BTreeMap::<OutboundOutcome, u64>::deserialize(deserializer)? {
             counts.0[outcome.index()] = count;
         }
         Ok(counts)

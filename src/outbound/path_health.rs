@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::AttemptOutcome;
+use super::OutboundOutcome;
 use super::settings::SteeringSettings;
 use crate::time::Timestamp;
 
@@ -15,7 +15,7 @@ const TRIAL_LIMIT: Duration = Duration::from_secs(300);
 /// Why and for how long a path is avoided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Avoidance {
-    pub cause: AttemptOutcome,
+    pub cause: OutboundOutcome,
     pub since: Timestamp,
     /// Then one message tries the path again.
     pub until: Timestamp,
@@ -23,7 +23,7 @@ pub struct Avoidance {
 
 /// What a message should do with a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum SteeringDecision {
     Use,
     /// Use it, as the one message that tries whether it works again.
     Try(Avoidance),
@@ -70,7 +70,7 @@ impl PathHealth {
     /// `enough` failures in a row, if the path worked within `retry`, lead to its avoidance; one otherwise.
     pub(super) fn on_failure(
         &mut self,
-        cause: AttemptOutcome,
+        cause: OutboundOutcome,
         at: Timestamp,
         enough: u32,
         settings: &SteeringSettings,
@@ -97,13 +97,17 @@ impl PathHealth {
     }
 
     /// Begins a trial if one is due.
-    pub(super) fn decide(&mut self, now: Timestamp, settings: &SteeringSettings) -> Decision {
-        let Some(avoided) = self.avoided else { return Decision::Use };
+    pub(super) fn decide(
+        &mut self,
+        now: Timestamp,
+        settings: &SteeringSettings,
+    ) -> SteeringDecision {
+        let Some(avoided) = self.avoided else { return SteeringDecision::Use };
         if now < avoided.until || self.is_on_trial(settings, now) {
-            return Decision::Avoid(avoided);
+            return SteeringDecision::Avoid(avoided);
         }
         self.trial = Some(now);
-        Decision::Try(avoided)
+        SteeringDecision::Try(avoided)
     }
 }
 
@@ -123,7 +127,7 @@ mod tests {
     }
 
     fn fail(path: &mut PathHealth, seconds: u64) {
-        path.on_failure(AttemptOutcome::TimedOut, at(seconds), 2, &SETTINGS);
+        path.on_failure(OutboundOutcome::TimedOut, at(seconds), 2, &SETTINGS);
     }
 
     fn avoided(path: &PathHealth) -> Option<(u64, u64)> {
@@ -134,10 +138,10 @@ mod tests {
     #[test]
     fn one_failure_is_enough_for_a_path_that_did_not_work_lately() {
         let mut path = PathHealth::default();
-        assert_eq!(path.decide(at(0), &SETTINGS), Decision::Use);
+        assert_eq!(path.decide(at(0), &SETTINGS), SteeringDecision::Use);
         fail(&mut path, 0);
         assert_eq!(avoided(&path), Some((0, 600)));
-        assert!(matches!(path.decide(at(599), &SETTINGS), Decision::Avoid(_)));
+        assert!(matches!(path.decide(at(599), &SETTINGS), SteeringDecision::Avoid(_)));
         path.on_success(at(700));
         assert_eq!(avoided(&path), None);
         fail(&mut path, 1299);
@@ -157,8 +161,8 @@ mod tests {
         for wait in [600, 1200, 2400, 4800, 7200, 7200] {
             assert_eq!(avoided(&path), Some((0, now + wait)));
             now += wait;
-            assert!(matches!(path.decide(at(now), &SETTINGS), Decision::Try(_)));
-            assert!(matches!(path.decide(at(now), &SETTINGS), Decision::Avoid(_)));
+            assert!(matches!(path.decide(at(now), &SETTINGS), SteeringDecision::Try(_)));
+            assert!(matches!(path.decide(at(now), &SETTINGS), SteeringDecision::Avoid(_)));
             fail(&mut path, now);
         }
     }
@@ -167,23 +171,23 @@ mod tests {
     fn a_trial_without_a_result_is_repeated() {
         let mut path = PathHealth::default();
         fail(&mut path, 0);
-        assert!(matches!(path.decide(at(600), &SETTINGS), Decision::Try(_)));
-        assert!(matches!(path.decide(at(899), &SETTINGS), Decision::Avoid(_)));
-        assert!(matches!(path.decide(at(900), &SETTINGS), Decision::Try(_)));
+        assert!(matches!(path.decide(at(600), &SETTINGS), SteeringDecision::Try(_)));
+        assert!(matches!(path.decide(at(899), &SETTINGS), SteeringDecision::Avoid(_)));
+        assert!(matches!(path.decide(at(900), &SETTINGS), SteeringDecision::Try(_)));
         path.on_success(at(901));
-        assert_eq!(path.decide(at(902), &SETTINGS), Decision::Use);
+        assert_eq!(path.decide(at(902), &SETTINGS), SteeringDecision::Use);
     }
 
     #[test]
     fn a_path_that_fails_again_soon_after_it_recovered_waits_longer() {
         let mut path = PathHealth::default();
         fail(&mut path, 0);
-        assert!(matches!(path.decide(at(600), &SETTINGS), Decision::Try(_)));
+        assert!(matches!(path.decide(at(600), &SETTINGS), SteeringDecision::Try(_)));
         path.on_success(at(600));
         fail(&mut path, 610);
         fail(&mut path, 620);
         assert_eq!(avoided(&path), Some((620, 1820)));
-        assert!(matches!(path.decide(at(1820), &SETTINGS), Decision::Try(_)));
+        assert!(matches!(path.decide(at(1820), &SETTINGS), SteeringDecision::Try(_)));
         path.on_success(at(1820));
         fail(&mut path, 9999);
         assert_eq!(avoided(&path), Some((9999, 10_599)));

@@ -2,7 +2,6 @@
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::collections::hash_map::Iter;
 use std::hash::Hash;
 use std::time::Duration;
 
@@ -15,9 +14,9 @@ pub(super) struct RecentMap<K, V> {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Entry<V> {
+struct Entry<V> {
     last: Timestamp,
-    pub(super) value: V,
+    value: V,
 }
 
 impl<K: Clone + Eq + Hash, V: Default> RecentMap<K, V> {
@@ -38,8 +37,16 @@ impl<K: Clone + Eq + Hash, V: Default> RecentMap<K, V> {
         self.known.get_mut(key).map(|entry| &mut entry.value)
     }
 
-    pub(super) fn iter(&self) -> Iter<'_, K, Entry<V>> {
-        self.known.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.known.iter().map(|(key, entry)| (key, &entry.value))
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.known.values_mut().map(|entry| &mut entry.value)
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.known.values().map(|entry| &entry.value)
     }
 
     /// The value of a key that is used now.

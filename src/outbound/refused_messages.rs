@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::recent_map::RecentMap;
-use super::{Attempt, AttemptOutcome};
+use super::{OutboundAttempt, OutboundOutcome};
 use crate::addr::Family;
 use crate::time::Timestamp;
 
@@ -44,9 +44,9 @@ impl Default for RefusedMessages {
 
 impl RefusedMessages {
     /// `avoided`: whether the host's IPv6 is avoided after this attempt.
-    pub fn add(&mut self, attempt: &Attempt, avoided: bool) -> RefusedMessage {
+    pub fn add(&mut self, attempt: &OutboundAttempt, avoided: bool) -> RefusedMessage {
         let is_refused =
-            attempt.family() == Family::Ipv6 && attempt.outcome == AttemptOutcome::PolicyRefused;
+            attempt.family() == Family::Ipv6 && attempt.outcome == OutboundOutcome::PolicyRefused;
         let Some(queue_id) = attempt.queue_id.as_ref().filter(|_| is_refused) else {
             return RefusedMessage::Wait;
         };
@@ -65,7 +65,7 @@ impl RefusedMessages {
 
     /// Queue ids of the messages to return, in order.
     pub fn due(&self) -> Vec<String> {
-        let due = self.known.iter().filter(|(_, entry)| entry.value.is_due);
+        let due = self.known.iter().filter(|(_, message)| message.is_due);
         let mut due: Vec<String> = due.map(|(queue_id, _)| queue_id.clone()).collect();
         due.sort();
         due

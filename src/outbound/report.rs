@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::path_health::Avoidance;
-use super::{AttemptOutcome, OutcomeCounts};
+use super::{OutboundOutcome, OutcomeCounts};
 use crate::time::Timestamp;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastAttempt {
     pub at: Timestamp,
-    pub outcome: AttemptOutcome,
+    pub outcome: OutboundOutcome,
     /// What the server replied, shortened; null if nothing, or not known.
     pub reply: Option<String>,
 }
@@ -41,7 +41,7 @@ pub struct AddressReport {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostReport {
+pub struct OutboundHostReport {
     pub host: String,
     /// Of recipients, the latest.
     pub domains: Vec<String>,
@@ -52,7 +52,7 @@ pub struct HostReport {
     pub addresses: Vec<AddressReport>,
 }
 
-impl HostReport {
+impl OutboundHostReport {
     /// When it was last tried.
     pub fn last(&self) -> Option<Timestamp> {
         let last = |family: &FamilyReport| family.last.as_ref().map(|last| last.at);
@@ -70,13 +70,15 @@ pub struct OutboundReport {
     pub hosts_total: usize,
     /// Whose IPv6 is avoided.
     pub hosts_avoided: usize,
-    /// Hosts that delivered over IPv6, or refused it for the sending address, when they were last tried.
+    /// Hosts that were tried over IPv6.
+    pub hosts_ipv6_tried: usize,
+    /// Hosts that took mail over IPv6, or refused it for the sending address, when they were last tried.
     pub hosts_ipv6_delivered: usize,
     pub hosts_ipv6_refused: usize,
     /// Hosts that were not reached over IPv6 when they were last tried.
     pub hosts_ipv6_failed: usize,
     /// Those that are avoided first, then the last tried.
-    pub hosts: Vec<HostReport>,
+    pub hosts: Vec<OutboundHostReport>,
 }
 
 mod seconds {

@@ -18,8 +18,8 @@ fn name(text: &str) -> DomainName {
     DomainName::parse(text).unwrap()
 }
 
-fn attempt(second: u64, ip: &str, outcome: AttemptOutcome) -> Attempt {
-    Attempt {
+fn attempt(second: u64, ip: &str, outcome: OutboundOutcome) -> OutboundAttempt {
+    OutboundAttempt {
         at: at(second),
         host: Some(name("mx.example.net")),
         address: SocketAddr::new(ip.parse().unwrap(), 25),
@@ -38,7 +38,7 @@ impl Site {
         Self(Hosts::new(SteeringSettings::default()))
     }
 
-    fn add(&mut self, second: u64, ip: &str, outcome: AttemptOutcome) -> &mut Self {
+    fn add(&mut self, second: u64, ip: &str, outcome: OutboundOutcome) -> &mut Self {
         self.0.add(&attempt(second, ip, outcome));
         self
     }
@@ -48,7 +48,7 @@ impl Site {
         let host = name("MX.example.net.");
         let is_used = |ip: &&str| {
             let decision = self.0.decide(&host, ip.parse().unwrap(), at(second));
-            !matches!(decision, Decision::Avoid(_))
+            !matches!(decision, SteeringDecision::Avoid(_))
         };
         V6.into_iter().filter(is_used).collect()
     }
@@ -56,7 +56,7 @@ impl Site {
 
 #[test]
 fn only_the_address_that_failed_is_avoided() {
-    use AttemptOutcome::{
+    use OutboundOutcome::{
         GreetingRefused, Lost, Refused, Stalled, TimedOut, TlsFailed, Unreachable,
     };
     for outcome in [TimedOut, Refused, Unreachable, GreetingRefused, Stalled, Lost, TlsFailed] {
@@ -64,7 +64,7 @@ fn only_the_address_that_failed_is_avoided() {
         assert_eq!(site.used(0), V6);
         site.add(1, V6[1], outcome);
         assert_eq!(site.used(2), [V6[0], V6[2]], "{outcome}");
-        site.add(3, V6[1], AttemptOutcome::Delivered);
+        site.add(3, V6[1], OutboundOutcome::Delivered);
         assert_eq!(site.used(4), V6, "{outcome}");
     }
 }
@@ -72,31 +72,31 @@ fn only_the_address_that_failed_is_avoided() {
 #[test]
 fn a_refusal_for_the_sending_address_is_of_all_ipv6_addresses() {
     let mut site = Site::new();
-    site.add(0, V6[0], AttemptOutcome::Delivered);
-    site.add(1, V6[0], AttemptOutcome::PolicyRefused);
+    site.add(0, V6[0], OutboundOutcome::Delivered);
+    site.add(1, V6[0], OutboundOutcome::PolicyRefused);
     assert!(site.used(2).is_empty());
-    assert!(site.0.is_avoided(&name("mx.example.net")));
+    assert!(site.0.avoided(&name("mx.example.net")).is_some());
     // One message tries the host again, at one address.
     assert_eq!(site.used(601), [V6[0]]);
     assert!(site.used(602).is_empty());
-    site.add(603, V6[0], AttemptOutcome::Delivered);
+    site.add(603, V6[0], OutboundOutcome::Delivered);
     assert_eq!(site.used(604), V6);
 }
 
 #[test]
 fn a_reply_about_the_message_condemns_nothing() {
     let mut site = Site::new();
-    site.add(1, V6[0], AttemptOutcome::TimedOut);
-    site.add(2, V6[0], AttemptOutcome::Rejected);
-    site.add(3, V6[1], AttemptOutcome::Deferred);
+    site.add(1, V6[0], OutboundOutcome::TimedOut);
+    site.add(2, V6[0], OutboundOutcome::Rejected);
+    site.add(3, V6[1], OutboundOutcome::Deferred);
     assert_eq!(site.used(4), V6);
 }
 
 #[test]
 fn other_replies_do_not_end_a_refusal_for_the_sending_address() {
     let mut site = Site::new();
-    site.add(1, V6[0], AttemptOutcome::PolicyRefused);
-    site.add(2, V6[1], AttemptOutcome::Rejected);
+    site.add(1, V6[0], OutboundOutcome::PolicyRefused);
+    site.add(2, V6[1], OutboundOutcome::Rejected);
     assert!(site.used(3).is_empty());
 }
 
@@ -104,13 +104,13 @@ fn other_replies_do_not_end_a_refusal_for_the_sending_address() {
 fn ipv6_is_not_avoided_where_ipv4_fails_as_well() {
     let mut site = Site::new();
     for ip in V6 {
-        site.add(1, ip, AttemptOutcome::TimedOut);
+        site.add(1, ip, OutboundOutcome::TimedOut);
     }
     assert!(site.used(2).is_empty());
-    site.add(3, V4, AttemptOutcome::TimedOut);
+    site.add(3, V4, OutboundOutcome::TimedOut);
     assert_eq!(site.used(4), V6);
-    assert!(!site.0.is_avoided(&name("mx.example.net")));
-    site.add(5, V4, AttemptOutcome::Delivered);
+    assert!(site.0.avoided(&name("mx.example.net")).is_none());
+    site.add(5, V4, OutboundOutcome::Delivered);
     assert!(site.used(6).is_empty());
 }
 
@@ -118,16 +118,16 @@ fn ipv6_is_not_avoided_where_ipv4_fails_as_well() {
 #[test]
 fn a_refusal_over_ipv4_changes_nothing() {
     let mut site = Site::new();
-    site.add(1, V6[0], AttemptOutcome::PolicyRefused);
-    site.add(2, V4, AttemptOutcome::PolicyRefused);
+    site.add(1, V6[0], OutboundOutcome::PolicyRefused);
+    site.add(2, V4, OutboundOutcome::PolicyRefused);
     assert!(site.used(3).is_empty());
 }
 
 #[test]
 fn hosts_are_found_by_name_and_by_recipient_domain() {
     let mut site = Site::new();
-    site.add(1, V6[0], AttemptOutcome::TimedOut).add(31, V4, AttemptOutcome::Delivered);
-    let mut other = attempt(40, "2001:db8:1::1", AttemptOutcome::Delivered);
+    site.add(1, V6[0], OutboundOutcome::TimedOut).add(31, V4, OutboundOutcome::Delivered);
+    let mut other = attempt(40, "2001:db8:1::1", OutboundOutcome::Delivered);
     other.host = Some(name("mail.example.org"));
     other.delays =
         Some(Delays { connection: Duration::from_millis(40), transmission: Duration::ZERO });
@@ -151,11 +151,11 @@ fn hosts_are_found_by_name_and_by_recipient_domain() {
 fn memory_is_bounded() {
     let mut hosts = Hosts::new(SteeringSettings::default());
     for number in 0..2 * MAX_HOSTS as u64 {
-        let mut one = attempt(number, V6[0], AttemptOutcome::Delivered);
+        let mut one = attempt(number, V6[0], OutboundOutcome::Delivered);
         one.host = Some(name(&format!("mx{number}.example.net")));
         hosts.add(&one);
     }
-    let mut one = attempt(9999, V6[0], AttemptOutcome::Delivered);
+    let mut one = attempt(9999, V6[0], OutboundOutcome::Delivered);
     for number in 0..1000 {
         one.address = format!("[2001:db8::{number:x}]:25").parse().unwrap();
         one.domain = Some(name(&format!("d{number}.example")));
@@ -166,7 +166,9 @@ fn memory_is_bounded() {
     assert!(report.hosts_total <= MAX_HOSTS && report.hosts_total > MAX_HOSTS / 2);
     let host = &report.hosts[0];
     assert_eq!((host.addresses.len(), host.domains.len()), (16, 8));
-    assert!(host.addresses.iter().all(|one| one.last.reply.as_ref().unwrap().len() <= 512));
+    assert!(
+        host.addresses.iter().all(|one| one.last.reply.as_ref().unwrap().chars().count() <= 512)
+    );
     hosts.forget_old(at(9999) + Duration::from_secs(15 * 24 * 3600));
     assert_eq!(hosts.report(None, at(0)).hosts_total, 0);
 }
@@ -174,7 +176,7 @@ fn memory_is_bounded() {
 #[test]
 fn a_refused_message_is_retried_once_and_returned_after_four_refusals() {
     let mut messages = RefusedMessages::default();
-    let refused = attempt(0, V6[0], AttemptOutcome::PolicyRefused);
+    let refused = attempt(0, V6[0], OutboundOutcome::PolicyRefused);
     assert_eq!(messages.add(&refused, false), RefusedMessage::Wait);
     assert_eq!(messages.add(&refused, true), RefusedMessage::Retry);
     assert_eq!(messages.add(&refused, true), RefusedMessage::Wait);
@@ -185,9 +187,10 @@ fn a_refused_message_is_retried_once_and_returned_after_four_refusals() {
     messages.remove("4X1");
     assert!(messages.due().is_empty());
     // Only over IPv6, and only for the sending address.
-    for other in
-        [attempt(0, V4, AttemptOutcome::PolicyRefused), attempt(0, V6[0], AttemptOutcome::Rejected)]
-    {
+    for other in [
+        attempt(0, V4, OutboundOutcome::PolicyRefused),
+        attempt(0, V6[0], OutboundOutcome::Rejected),
+    ] {
         (0..9).for_each(|_| assert_eq!(messages.add(&other, true), RefusedMessage::Wait));
     }
 }

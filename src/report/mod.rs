@@ -9,6 +9,7 @@ pub mod door;
 mod escape;
 mod json;
 mod losses;
+pub mod outbound;
 mod page;
 mod queue;
 pub mod readiness;

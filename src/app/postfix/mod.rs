@@ -3,7 +3,8 @@
 use std::io::{stdin, stdout};
 use std::process::ExitCode;
 
-use crate::app::output::print;
+use super::output::print;
+use super::{block_on, outbound};
 use crate::cli::PostfixCommand;
 use crate::postfix::dsn_filter;
 use crate::postfix::socketmap::run_helper;
@@ -19,5 +20,6 @@ pub(super) fn run(command: PostfixCommand) -> anyhow::Result<ExitCode> {
             let ended = run_helper(stdin().lock(), stdout().lock(), &socket);
             Ok(if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        PostfixCommand::Expire(args) => block_on(outbound::expire(args)),
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::app::cache;
 use crate::app::door::DoorHandle;
+use crate::app::outbound::{self, OutboundEvidence};
 use crate::control::{
     ControlConnection, ControlListener, ControlRequest, ControlResponse, ControlSettings,
     DoorChange,
@@ -20,6 +21,8 @@ pub(super) struct ControlService {
     pub(super) doors: Option<DoorHandle>,
     /// `None` if lookups are disabled.
     pub(super) lookup: Option<LookupService>,
+    /// `None` without `[outbound]`.
+    pub(super) outbound: Option<OutboundEvidence>,
     pub(super) log: Arc<SessionLog>,
 }
 
@@ -37,6 +40,13 @@ impl ControlService {
         match request {
             ControlRequest::Record(filter) => self.record(filter, connection).await,
             ControlRequest::Door { change } => self.change_door(change, connection).await,
+            ControlRequest::Outbound { name } => {
+                outbound::serve(self.outbound.as_ref(), name, connection).await;
+            }
+            ControlRequest::MessagesToReturn => {
+                let due = self.outbound.as_ref().map(OutboundEvidence::messages_to_return);
+                let _closed = connection.answer(Ok(due.unwrap_or_default())).await;
+            }
             ControlRequest::Cache(request) => {
                 cache::serve(self.lookup.as_ref(), request, &mut connection).await;
             }
@@ -50,18 +60,7 @@ impl ControlService {
                 Err("its configuration has no [door], so both families are always open".to_owned())
             }
         };
-        let line = reports
-            .and_then(|reports| serde_json::to_vec(&reports).map_err(|error| error.to_string()));
-        let _closed = match line {
-            Ok(mut line) => {
-                line.push(b'\n');
-                match connection.respond(&ControlResponse::Ok).await {
-                    Ok(()) => connection.send(&line).await,
-                    closed => closed,
-                }
-            }
-            Err(error) => connection.respond(&ControlResponse::Error(error)).await,
-        };
+        let _closed = connection.answer(reports).await;
     }
 
     /// Sends frames of new sessions to a recorder until it disconnects.

@@ -35,20 +35,21 @@ use crate::app::host_addresses::ThisHost;
 use crate::app::host_checks;
 use crate::app::intercept::check_before_start;
 use crate::app::metrics_endpoint::{self, HttpEndpoint};
-use crate::app::outbound::Steering;
+use crate::app::outbound::OutboundService;
 use crate::app::signals::{Shutdown, on};
 use crate::app::upstream_tls::upstream_tls;
 use crate::app::watch::BackgroundWatch;
-use crate::config::Config;
+use crate::config::{Config, OutboundConfig};
 use crate::intercept::{InterceptSettings, Interception, SharedInterception};
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::metrics::http::{HealthState, ReadyState};
+use crate::outbound::{Pins, SteeringSettings};
 use crate::postfix::policy::PolicyService;
-use crate::postfix::socketmap::MapListener;
 use crate::relay::{HostState, Relay, RelayError, RelayHandle, TlsConfigs};
 use crate::report::status::StatusCollector;
 use crate::report::{LogLevel, SessionLog};
+use crate::traffic::FlowObserver;
 
 /// Interval at which metrics, `/readyz` and the service manager are updated.
 const TICK: Duration = Duration::from_secs(1);
@@ -78,10 +79,10 @@ pub(super) struct Gateway {
     /// With the task that watches it.
     interception: Option<(SharedInterception, InterceptionWatcher)>,
     certificates: CertificateUpdates,
-    /// The answers to Postfix, with `[outbound]`.
-    outbound: Option<Steering>,
     /// With its address, as the log has it.
     policy_service: Option<(PolicyService, String)>,
+    /// With `[outbound]`.
+    outbound: Option<OutboundService>,
     /// `None` if lookups are disabled.
     lookup: Option<LookupService>,
     capabilities: KeptCapabilities,
@@ -109,6 +110,7 @@ impl Gateway {
         } = Bootstrap::run(&config).await?;
         let metrics = Arc::new(Metrics::new()?);
         metrics.set_not_intercepting();
+        metrics.set_mail_log_up(None);
         let log = start_log(&config, &metrics)?;
         log.notice(LogLevel::Info, &capabilities.summary(&config));
         let warnings = config.warnings().into_iter().chain(host_checks::warnings(&config, path));
@@ -196,31 +198,29 @@ impl Gateway {
             router.set_doors(handle.clone());
             sources.set_doors(handle.clone());
         }
+        let outbound = map.zip(config.outbound.as_ref()).map(|(listener, outbound)| {
+            OutboundService::start(outbound, listener, lookup.clone(), &metrics, &log)
+        });
+        let outbound = outbound.transpose().context("cannot read the mail log")?;
         let control = control.map(|listener| {
             let service = ControlService {
                 taps: Arc::clone(relay.taps()),
                 doors: doors.as_ref().map(|(handle, _)| handle.clone()),
                 lookup: lookup.clone(),
+                outbound: outbound.as_ref().map(|outbound| outbound.evidence().clone()),
                 log: Arc::clone(&log),
             };
             tokio::spawn(service.serve(listener))
-        });
-        let outbound = map.zip(config.outbound.as_ref()).map(|(listener, outbound)| {
-            let steering = Steering::new(outbound.pins.clone(), lookup.clone());
-            tokio::spawn(serve_map(listener, steering.clone()));
-            steering
         });
         let watch = match &config.watch {
             Some(settings) => {
                 let upstreams = &relay.handle().upstream_addresses();
                 let (metrics, log) = (Arc::clone(&metrics), Arc::clone(&log));
-                let watch = BackgroundWatch::start(
-                    settings.clone(),
-                    upstreams,
-                    metrics,
-                    log,
-                    lookup.clone(),
-                );
+                let mut observers: Vec<Arc<dyn FlowObserver>> = Vec::new();
+                observers.extend(lookup.clone().map(|lookup| Arc::new(lookup) as _));
+                observers.extend(outbound.as_ref().and_then(OutboundService::flow_observer));
+                let watch =
+                    BackgroundWatch::start(settings.clone(), upstreams, metrics, log, observers);
                 Some(watch.context("cannot start the capture thread")?)
             }
             None => None,
@@ -345,6 +345,9 @@ impl Gateway {
         if self.ticks.is_multiple_of(CERTIFICATES_EVERY) {
             self.certificates.check_files();
         }
+        if let Some(outbound) = &self.outbound {
+            outbound.on_tick();
+        }
         self.health.set(self.ready_state());
         self.sources.set_outage(self.outage());
         let upstreams = self.relay.handle().upstream_health();
@@ -411,11 +414,9 @@ impl Gateway {
             let ingress = ingress(interception, self.relay.addresses());
             handle.set_ingress(ingress).await;
         }
-        if let Some(steering) = &self.outbound {
-            let outbound = config.outbound.as_ref();
-            steering.set_pins(outbound.map(|outbound| outbound.pins.clone()).unwrap_or_default());
+        if let Some(outbound) = &self.outbound {
+            outbound.reload(config.outbound.as_ref());
         }
-        let map = |config: &Config| config.outbound.as_ref().map(|outbound| outbound.map.clone());
         let old = &self.config;
         for (changed, key) in [
             (config.door != old.door, "[door]"),
@@ -428,7 +429,10 @@ impl Gateway {
             (config.watch != old.watch, "[watch]"),
             (config.lookup != old.lookup, "[lookup]"),
             (config.vantage != old.vantage, "[vantage]"),
-            (map(&config) != map(old), "outbound.map"),
+            (
+                needs_restart(&config) != needs_restart(old),
+                "outbound.map, mail_log or config_directory",
+            ),
             (config.relay.threads != old.relay.threads, "listen.threads"),
         ] {
             if changed {
@@ -522,12 +526,14 @@ impl Gateway {
     }
 }
 
-async fn serve_map(listener: MapListener, steering: Steering) {
-    let answer = move |record| {
-        let steering = steering.clone();
-        async move { steering.answer(record).await }
-    };
-    listener.serve(answer).await;
+/// The settings of `[outbound]` that a reload does not apply.
+fn needs_restart(config: &Config) -> Option<OutboundConfig> {
+    let outbound = config.outbound.clone();
+    outbound.map(|outbound| OutboundConfig {
+        pins: Pins::default(),
+        steering: SteeringSettings::default(),
+        ..outbound
+    })
 }
 
 /// Passes the addresses of this host and its upstreams on: of interfaces and host names they change.

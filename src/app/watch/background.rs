@@ -16,7 +16,6 @@ use crate::analyzer::AnalyzerSettings;
 use crate::app::pipeline::AnalysisPipeline;
 use crate::engine::{Event, Observe, SessionRecord};
 use crate::humanize::duration;
-use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::report::{LogLevel, SessionLog};
 use crate::source::live::{CaptureSettings, LiveCapture, LiveError};
@@ -34,7 +33,7 @@ pub(in crate::app) struct BackgroundWatch {
 
 impl BackgroundWatch {
     /// Starts the thread; a missing source is only logged. Mail to our own `upstreams` is no evidence of the paths to
-    /// others. `lookup` receives each flow as a hint.
+    /// others. Besides the metrics, `observers` receive each flow.
     ///
     /// # Errors
     /// The thread cannot be created.
@@ -43,11 +42,11 @@ impl BackgroundWatch {
         upstreams: &[SocketAddr],
         metrics: Arc<Metrics>,
         log: Arc<SessionLog>,
-        lookup: Option<LookupService>,
+        observers: Vec<Arc<dyn FlowObserver>>,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut observers: Vec<Arc<dyn FlowObserver>> = vec![Arc::clone(&metrics) as _];
-        observers.extend(lookup.map(|lookup| Arc::new(lookup) as _));
+        let mut observers = observers;
+        observers.push(Arc::clone(&metrics) as _);
         let mut worker = CaptureWorker {
             settings,
             upstreams: upstreams.iter().map(|upstream| upstream.ip()).collect(),

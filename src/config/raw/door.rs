@@ -59,7 +59,7 @@ fn family(section: &mut Section<'_, '_, '_>, default: &DoorSettings) -> (DoorSet
     let unproven = [("open", WhenUnproven::Open), ("close", WhenUnproven::Close)];
     let retry = section.read("retry", duration(SECOND..=DAY));
     let retry_max = section.read("retry_max", duration(SECOND..=7 * DAY));
-    check_retry_max(section, &retry, &retry_max, default);
+    check_retry_max(section, &retry, &retry_max, default.retry);
     let settings = DoorSettings {
         when_unproven: section.read("when_unproven", one_of(&unproven)).or(default.when_unproven),
         proof_max_age: section
@@ -89,13 +89,13 @@ fn family(section: &mut Section<'_, '_, '_>, default: &DoorSettings) -> (DoorSet
     (settings, section.start().is_some())
 }
 
-fn check_retry_max(
+pub(super) fn check_retry_max(
     section: &mut Section<'_, '_, '_>,
     retry: &Field<Duration>,
     retry_max: &Field<Duration>,
-    default: &DoorSettings,
+    default: Duration,
 ) {
-    if let (Some(retry), Some(max)) = (retry.effective(default.retry), retry_max.given())
+    if let (Some(retry), Some(max)) = (retry.effective(default), retry_max.given())
         && *max.get_ref() < retry
     {
         let problem = format!(

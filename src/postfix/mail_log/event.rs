@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::label::labels;
-use crate::outbound::{Attempt, AttemptOutcome};
+use crate::outbound::{OutboundAttempt, OutboundOutcome};
 use crate::policy::facts::DomainName;
 use crate::smtp::EnhancedCode;
 use crate::time::Timestamp;
@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 /// One result of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MailLogEvent {
-    Attempt(Attempt),
+    Attempt(OutboundAttempt),
     Delivery(RecipientDelivery),
 }
 
@@ -43,7 +43,7 @@ pub struct RecipientDelivery {
     /// `dsn=`, after `smtp_delivery_status_filter`.
     pub dsn: Option<EnhancedCode>,
     /// The outcome for this recipient at `relay`. `None` if there was no dialogue, or it failed for a reason of our own.
-    pub outcome: Option<AttemptOutcome>,
+    pub outcome: Option<OutboundOutcome>,
     /// The message went over a connection of an earlier one (`conn_use=`).
     pub is_reused: bool,
 }

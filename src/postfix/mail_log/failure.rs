@@ -2,14 +2,14 @@
 //! Postfix 3.7 to 3.11.
 
 use super::peer::PeerText;
-use crate::outbound::{AttemptOutcome, is_policy_refusal};
+use crate::outbound::{OutboundOutcome, is_policy_refusal};
 
 /// A failure after the connection was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Failure<'a> {
     /// `None` where the text has no server.
     pub(super) peer: Option<PeerText<'a>>,
-    pub(super) outcome: AttemptOutcome,
+    pub(super) outcome: OutboundOutcome,
     pub(super) reply: Option<&'a [u8]>,
     /// It concerns all remaining recipients of the message; a reply to RCPT only its own.
     pub(super) ends_session: bool,
@@ -63,35 +63,35 @@ impl<'a> FailureText<'a> {
             let (peer, rest) = PeerText::parse(rest)?;
             let doing = rest.strip_prefix(b" while ").unwrap_or_default();
             let outcome = match doing {
-                b"receiving the STARTTLS response" => AttemptOutcome::TlsFailed,
-                _ => AttemptOutcome::Lost,
+                b"receiving the STARTTLS response" => OutboundOutcome::TlsFailed,
+                _ => OutboundOutcome::Lost,
             };
             return Some(Self::broken(peer, outcome, doing));
         }
         if let Some(rest) = text.strip_prefix(b"conversation with ") {
             let (peer, rest) = PeerText::parse(rest)?;
             let doing = rest.strip_prefix(b" timed out while ").unwrap_or_default();
-            return Some(Self::broken(peer, AttemptOutcome::Stalled, doing));
+            return Some(Self::broken(peer, OutboundOutcome::Stalled, doing));
         }
         if text.starts_with(b"Cannot start TLS") || text.starts_with(b"Server certificate not ") {
-            return Some(Self::failure(None, AttemptOutcome::TlsFailed, None));
+            return Some(Self::failure(None, OutboundOutcome::TlsFailed, None));
         }
         if let Some(rest) = text.strip_prefix(b"TLS is required, but host ") {
             let (peer, rest) = PeerText::parse(rest)?;
             let reply = rest.strip_prefix(b" refused to start TLS: ")?;
-            return Some(Self::failure(Some(peer), AttemptOutcome::TlsFailed, Some(reply)));
+            return Some(Self::failure(Some(peer), OutboundOutcome::TlsFailed, Some(reply)));
         }
         if let Some(rest) = behind(text, b"but was not offered by host ") {
             let (peer, _) = PeerText::parse(rest)?;
             let outcome = match text.starts_with(b"TLS ") {
-                true => AttemptOutcome::TlsFailed,
-                false => AttemptOutcome::Rejected,
+                true => OutboundOutcome::TlsFailed,
+                false => OutboundOutcome::Rejected,
             };
             return Some(Self::failure(Some(peer), outcome, None));
         }
         if text.starts_with(b"message size ") {
             let (peer, _) = PeerText::parse(behind(text, b" of server ")?)?;
-            return Some(Self::failure(Some(peer), AttemptOutcome::Rejected, None));
+            return Some(Self::failure(Some(peer), OutboundOutcome::Rejected, None));
         }
         if text.starts_with(b"SASL ")
             && let Some((peer, rest)) = behind(text, b" server ").and_then(PeerText::parse)
@@ -107,8 +107,8 @@ impl<'a> FailureText<'a> {
         let (peer, rest) = PeerText::parse(text)?;
         if let Some(reply) = rest.strip_prefix(b" refused to talk to me: ") {
             let outcome = match outcome_of(reply)? {
-                AttemptOutcome::PolicyRefused => AttemptOutcome::PolicyRefused,
-                _ => AttemptOutcome::GreetingRefused,
+                OutboundOutcome::PolicyRefused => OutboundOutcome::PolicyRefused,
+                _ => OutboundOutcome::GreetingRefused,
             };
             return Some(Self::failure(Some(peer), outcome, Some(reply)));
         }
@@ -128,7 +128,7 @@ impl<'a> FailureText<'a> {
         own_name.then_some(Self::Local)
     }
 
-    fn broken(peer: PeerText<'a>, outcome: AttemptOutcome, doing: &[u8]) -> Self {
+    fn broken(peer: PeerText<'a>, outcome: OutboundOutcome, doing: &[u8]) -> Self {
         if DECIDED.contains(&doing) {
             return Self::Local;
         }
@@ -137,7 +137,7 @@ impl<'a> FailureText<'a> {
 
     const fn failure(
         peer: Option<PeerText<'a>>,
-        outcome: AttemptOutcome,
+        outcome: OutboundOutcome,
         reply: Option<&'a [u8]>,
     ) -> Self {
         Self::Failure(Failure { peer, outcome, reply, ends_session: true })
@@ -160,27 +160,27 @@ fn split_command(text: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 /// The outcome of a 4xx or 5xx reply to a command.
-fn outcome_of(reply: &[u8]) -> Option<AttemptOutcome> {
+fn outcome_of(reply: &[u8]) -> Option<OutboundOutcome> {
     if is_policy_refusal(&String::from_utf8_lossy(reply)) {
-        return Some(AttemptOutcome::PolicyRefused);
+        return Some(OutboundOutcome::PolicyRefused);
     }
     match reply {
         [b'5', a, b, ..] if a.is_ascii_digit() && b.is_ascii_digit() => {
-            Some(AttemptOutcome::Rejected)
+            Some(OutboundOutcome::Rejected)
         }
         // Another class at this place is a fault of the server, and Postfix defers.
-        [class, ..] if class.is_ascii_digit() => Some(AttemptOutcome::Deferred),
+        [class, ..] if class.is_ascii_digit() => Some(OutboundOutcome::Deferred),
         _ => None,
     }
 }
 
 /// The reason behind `connect to HOST[ADDRESS]:25: `, a text of strerror(3).
-pub(super) fn connect_outcome(reason: &[u8]) -> AttemptOutcome {
+pub(super) fn connect_outcome(reason: &[u8]) -> OutboundOutcome {
     match reason {
-        b"Connection timed out" | b"Operation timed out" => AttemptOutcome::TimedOut,
-        b"Connection refused" | b"Connection reset by peer" => AttemptOutcome::Refused,
+        b"Connection timed out" | b"Operation timed out" => OutboundOutcome::TimedOut,
+        b"Connection refused" | b"Connection reset by peer" => OutboundOutcome::Refused,
         // No route to host, Network is unreachable, Permission denied (ICMPv6 code 1), Cannot assign requested address.
-        _ => AttemptOutcome::Unreachable,
+        _ => OutboundOutcome::Unreachable,
     }
 }
 
@@ -229,7 +229,7 @@ pub(super) fn is_informational(text: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn outcome(text: &str) -> Option<(AttemptOutcome, Option<String>, bool)> {
+    fn outcome(text: &str) -> Option<(OutboundOutcome, Option<String>, bool)> {
         match FailureText::parse(text.as_bytes()).unwrap_or_else(|| panic!("{text}")) {
             FailureText::Local => None,
             FailureText::Failure(failure) => {
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn failures() {
-        use AttemptOutcome::{
+        use OutboundOutcome::{
             Deferred, GreetingRefused, Lost, PolicyRefused, Rejected, Stalled, TlsFailed,
         };
         const P: &str = "mx.example[2001:db8::1]";

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::active_queue::Activation;
 use super::event::MailLogEvent;
-use crate::outbound::{Attempt, AttemptOutcome};
+use crate::outbound::{OutboundAttempt, OutboundOutcome};
 use crate::policy::facts::DomainName;
 use crate::time::Timestamp;
 
@@ -51,29 +51,29 @@ pub(super) enum AttemptPhase {
 }
 
 impl AttemptPhase {
-    const fn of(outcome: AttemptOutcome) -> Self {
+    const fn of(outcome: OutboundOutcome) -> Self {
         match outcome {
-            AttemptOutcome::TimedOut | AttemptOutcome::Refused | AttemptOutcome::Unreachable => {
+            OutboundOutcome::TimedOut | OutboundOutcome::Refused | OutboundOutcome::Unreachable => {
                 Self::Connect
             }
-            AttemptOutcome::TlsFailed => Self::Tls,
+            OutboundOutcome::TlsFailed => Self::Tls,
             _ => Self::Dialogue,
         }
     }
 }
 
 /// The order of the module's documentation; the highest decides.
-const fn rank(outcome: AttemptOutcome) -> u8 {
+const fn rank(outcome: OutboundOutcome) -> u8 {
     match outcome {
-        AttemptOutcome::Delivered => 8,
-        AttemptOutcome::PolicyRefused => 7,
-        AttemptOutcome::Stalled => 6,
-        AttemptOutcome::Lost => 5,
-        AttemptOutcome::TlsFailed => 4,
-        AttemptOutcome::GreetingRefused => 3,
-        AttemptOutcome::Deferred => 2,
-        AttemptOutcome::Rejected => 1,
-        AttemptOutcome::TimedOut | AttemptOutcome::Refused | AttemptOutcome::Unreachable => 0,
+        OutboundOutcome::Delivered => 8,
+        OutboundOutcome::PolicyRefused => 7,
+        OutboundOutcome::Stalled => 6,
+        OutboundOutcome::Lost => 5,
+        OutboundOutcome::TlsFailed => 4,
+        OutboundOutcome::GreetingRefused => 3,
+        OutboundOutcome::Deferred => 2,
+        OutboundOutcome::Rejected => 1,
+        OutboundOutcome::TimedOut | OutboundOutcome::Refused | OutboundOutcome::Unreachable => 0,
     }
 }
 
@@ -90,14 +90,14 @@ pub(super) struct MessageLine<'a> {
 /// What a line says about an attempt.
 #[derive(Clone, Debug)]
 pub(super) struct AttemptLine {
-    pub(super) attempt: Attempt,
+    pub(super) attempt: OutboundAttempt,
     /// It concerns all remaining recipients.
     pub(super) ends_session: bool,
 }
 
 #[derive(Debug)]
 struct Tracked {
-    attempt: Attempt,
+    attempt: OutboundAttempt,
     activation: u64,
     /// `None` once it was emitted; it then stays to recognise further lines about it.
     emit_at: Option<Timestamp>,
@@ -120,7 +120,7 @@ impl Joiner {
     pub(super) fn on_bare_attempt(
         &mut self,
         process: u64,
-        attempt: Attempt,
+        attempt: OutboundAttempt,
         out: &mut Vec<MailLogEvent>,
     ) {
         let at = attempt.at;
@@ -175,11 +175,15 @@ impl Joiner {
     }
 
     /// The last handshake of this message that failed in this process, for `Cannot start TLS`, which names no server.
-    pub(super) fn failed_handshake(&self, process: u64, queue_id: &str) -> Option<&Attempt> {
+    pub(super) fn failed_handshake(
+        &self,
+        process: u64,
+        queue_id: &str,
+    ) -> Option<&OutboundAttempt> {
         let tracked = self.recent.get(&process).or_else(|| self.older.get(&process))?;
         tracked.iter().rev().map(|known| &known.attempt).find(|attempt| {
             let is_own = attempt.queue_id.as_deref().is_none_or(|id| id == queue_id);
-            is_own && attempt.outcome == AttemptOutcome::TlsFailed
+            is_own && attempt.outcome == OutboundOutcome::TlsFailed
         })
     }
 
@@ -246,7 +250,7 @@ impl Tracked {
 }
 
 /// The port is not compared: not all lines have one.
-fn key(attempt: &Attempt) -> (AttemptPhase, std::net::IpAddr) {
+fn key(attempt: &OutboundAttempt) -> (AttemptPhase, std::net::IpAddr) {
     (AttemptPhase::of(attempt.outcome), attempt.address.ip())
 }
 
@@ -299,8 +303,8 @@ fn on_attempt_line(
     let wait = match (is_decided, outcome) {
         (true, _) if message.is_delivery => Duration::ZERO,
         (true, _) => JOIN_WAIT,
-        (false, AttemptOutcome::PolicyRefused) if message.is_delivery => POLICY_WAIT,
-        (false, AttemptOutcome::PolicyRefused) => JOIN_WAIT,
+        (false, OutboundOutcome::PolicyRefused) if message.is_delivery => POLICY_WAIT,
+        (false, OutboundOutcome::PolicyRefused) => JOIN_WAIT,
         (false, _) => RECIPIENT_WAIT,
     };
     let mut known = tracked.iter_mut().find(|known| key(&known.attempt) == key(&attempt));

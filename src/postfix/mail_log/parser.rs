@@ -14,7 +14,7 @@ use super::log_time::{LogTime, LogZone};
 use super::peer::{LoggedPeer, PeerText};
 use super::reply_text::kept_reply;
 use super::status_line::StatusLine;
-use crate::outbound::{Attempt, AttemptOutcome, Delays};
+use crate::outbound::{Delays, OutboundAttempt, OutboundOutcome};
 use crate::policy::facts::DomainName;
 use crate::time::Timestamp;
 
@@ -226,7 +226,7 @@ impl MailLogParser {
         let Some(reason) = rest.strip_prefix(b": ") else { return false };
         if let Some(peer) = exchange(peer) {
             let outcome =
-                if is_connect { connect_outcome(reason) } else { AttemptOutcome::TlsFailed };
+                if is_connect { connect_outcome(reason) } else { OutboundOutcome::TlsFailed };
             let attempt = attempt(origin.at, &peer, outcome, None);
             self.joiner.on_bare_attempt(origin.process, attempt, out);
         }
@@ -265,7 +265,7 @@ impl MailLogParser {
         let reply = failure.reply.map(|reply| kept_reply(reply, b""));
         let mut attempt = match failure.peer {
             Some(peer) => attempt(origin.at, &exchange(peer)?, failure.outcome, reply),
-            None => Attempt {
+            None => OutboundAttempt {
                 at: origin.at,
                 outcome: failure.outcome,
                 ..self.joiner.failed_handshake(origin.process, queue_id)?.clone()
@@ -290,7 +290,7 @@ impl MailLogParser {
             Some(PeerText::UnixSocket) | None => None,
         };
         let (outcome, reply, ends_session, is_known) = match line.status {
-            DeliveryStatus::Sent => (Some(AttemptOutcome::Delivered), Some(line.text), true, true),
+            DeliveryStatus::Sent => (Some(OutboundOutcome::Delivered), Some(line.text), true, true),
             DeliveryStatus::Deliverable => (None, None, true, true),
             _ if peer.is_none() => (None, None, true, true),
             _ => match FailureText::parse(line.text) {
@@ -315,7 +315,7 @@ impl MailLogParser {
         }));
         let peer = peer.filter(|peer| is_exchange(peer.address) && !line.is_reused);
         let attempt_line = peer.zip(outcome).map(|(peer, outcome)| AttemptLine {
-            attempt: Attempt {
+            attempt: OutboundAttempt {
                 domain: domain.clone(),
                 delays: line.delays,
                 queue_id: Some(queue_id.to_owned()),
@@ -342,12 +342,12 @@ impl MailLogParser {
 fn attempt(
     at: Timestamp,
     peer: &LoggedPeer<'_>,
-    outcome: AttemptOutcome,
+    outcome: OutboundOutcome,
     reply: Option<String>,
-) -> Attempt {
+) -> OutboundAttempt {
     let delays: Option<Delays> = None;
     let (host, address) = (peer.host(), peer.address);
-    Attempt { at, host, address, domain: None, outcome, reply, delays, queue_id: None }
+    OutboundAttempt { at, host, address, domain: None, outcome, reply, delays, queue_id: None }
 }
 
 /// The server, if it is another host: a content filter on loopback or at a Unix socket is none.

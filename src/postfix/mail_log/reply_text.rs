@@ -7,7 +7,7 @@ const MASK: u8 = b'*';
 /// A shorter local part is not searched for without its `@`: it would be found in codes and addresses.
 const MIN_LOCAL_PART: usize = 3;
 
-/// The reply for an [`Attempt`](crate::outbound::Attempt). Local parts become `*`: those in front of an `@`, and `recipient`,
+/// The reply for an [`OutboundAttempt`](crate::outbound::OutboundAttempt). Local parts become `*`: those in front of an `@`, and `recipient`,
 /// the local part of this delivery, wherever it is a word of its own behind the reply's codes.
 pub(super) fn kept_reply(reply: &[u8], recipient: &[u8]) -> String {
     // A multiple, since masks are shorter than what they replace.

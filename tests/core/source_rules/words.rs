@@ -8,7 +8,8 @@ const WORDS: [&str; 3] = ["told", "said", "heard"];
 const FEWER_THAN: [(&str, usize); 2] = [("src", 60), ("tests", 10)];
 /// `cargo fuzz` builds in `tests/fuzz/target`.
 const SKIPPED: &str = "target";
-/// Postfix's own words (`host mx.example[192.0.2.1] said: …`).
+/// Postfix's own word in its log: `host mx.example[192.0.2.1] said: …`.
+const OF_POSTFIX: &str = "said:";
 const RECORDED_LOG: &str = "log";
 
 fn count(path: &Path) -> usize {
@@ -18,7 +19,7 @@ fn count(path: &Path) -> usize {
     if path.is_dir() {
         return fs::read_dir(path).unwrap().map(|entry| count(&entry.unwrap().path())).sum();
     }
-    let text = String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+    let text = String::from_utf8_lossy(&fs::read(path).unwrap()).replace(OF_POSTFIX, "");
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     text.split(|c| !is_part(c)).filter(|word| WORDS.contains(word)).count()
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use gatepost::outbound::AttemptOutcome;
+use gatepost::outbound::OutboundOutcome;
 
 use super::server::{Act, Script, Seen, Stage, serve};
 use crate::support::{Lab, port};
@@ -32,11 +32,11 @@ pub(super) struct Destination {
 
 const HEALTHY: At = At::Server(Script { act: None, has_broken_tls: false, otherwise: Rejected });
 
-const fn at(stage: Stage, act: Act, otherwise: AttemptOutcome) -> At {
+const fn at(stage: Stage, act: Act, otherwise: OutboundOutcome) -> At {
     At::Server(Script { act: Some((stage, act)), has_broken_tls: false, otherwise })
 }
 
-const fn tls(act: Option<(Stage, Act)>, otherwise: AttemptOutcome) -> At {
+const fn tls(act: Option<(Stage, Act)>, otherwise: OutboundOutcome) -> At {
     At::Server(Script { act, has_broken_tls: true, otherwise })
 }
 
@@ -49,7 +49,7 @@ const fn but(name: &'static str, ipv6: &'static [At]) -> Destination {
     to(name, ipv6, &[HEALTHY])
 }
 
-use AttemptOutcome::{
+use OutboundOutcome::{
     Deferred, GreetingRefused, Lost, PolicyRefused, Rejected, Stalled, TlsFailed,
 };
 
@@ -218,13 +218,13 @@ pub(super) fn start(lab: &Lab, seen: &Seen) {
 }
 
 /// The outcomes of connections that no server saw: one for each such address.
-pub(super) fn unseen() -> Vec<(IpAddr, AttemptOutcome)> {
+pub(super) fn unseen() -> Vec<(IpAddr, OutboundOutcome)> {
     let all = DESTINATIONS.iter().enumerate().flat_map(|(n, destination)| destination.addresses(n));
     all.filter_map(|(ip, at)| match at {
         At::Server(_) => None,
-        At::Dropping => Some((ip, AttemptOutcome::TimedOut)),
-        At::Refusing => Some((ip, AttemptOutcome::Refused)),
-        At::Unreachable => Some((ip, AttemptOutcome::Unreachable)),
+        At::Dropping => Some((ip, OutboundOutcome::TimedOut)),
+        At::Refusing => Some((ip, OutboundOutcome::Refused)),
+        At::Unreachable => Some((ip, OutboundOutcome::Unreachable)),
     })
     .collect()
 }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::SystemTime;
 
-use gatepost::outbound::{Attempt, AttemptOutcome};
+use gatepost::outbound::{OutboundAttempt, OutboundOutcome};
 use gatepost::postfix::mail_log::{LogZone, MailLogCounts, MailLogEvent, MailLogParser};
 use gatepost::time::Timestamp;
 
@@ -43,7 +43,7 @@ queue_run_delay = 1h
 const CACHED: usize = 3;
 
 /// Sends a message to each destination; returns the sender's log and what the destinations saw.
-fn send_to_all(lab: &Lab) -> (String, Vec<(IpAddr, AttemptOutcome)>) {
+fn send_to_all(lab: &Lab) -> (String, Vec<(IpAddr, OutboundOutcome)>) {
     let seen = Seen::default();
     let zones = [("dest.example", destinations::zone()), ("sender.example", String::new())];
     let _knot = sites::dns_with(lab, &zones.each_ref().map(|(zone, text)| (*zone, text.as_str())));
@@ -108,7 +108,7 @@ fn wait_for_deliveries(postfix: &Postfix<'_>, count: usize) {
     });
 }
 
-fn parse(log: &str) -> (Vec<Attempt>, MailLogCounts) {
+fn parse(log: &str) -> (Vec<OutboundAttempt>, MailLogCounts) {
     let reference = Timestamp::from_system_time(SystemTime::now());
     let mut parser = MailLogParser::new(LogZone::system(), reference);
     let mut events = Vec::new();
@@ -123,16 +123,16 @@ fn parse(log: &str) -> (Vec<Attempt>, MailLogCounts) {
 
 /// Those with a connection that a server sees.
 fn count_attempts(log: &str) -> usize {
-    use AttemptOutcome::{Refused, TimedOut, Unreachable};
+    use OutboundOutcome::{Refused, TimedOut, Unreachable};
     let (attempts, _) = parse(log);
     let connected =
-        |attempt: &&Attempt| !matches!(attempt.outcome, TimedOut | Refused | Unreachable);
+        |attempt: &&OutboundAttempt| !matches!(attempt.outcome, TimedOut | Refused | Unreachable);
     attempts.iter().filter(connected).count()
 }
 
 fn counted(
-    outcomes: impl IntoIterator<Item = (IpAddr, AttemptOutcome)>,
-) -> BTreeMap<(IpAddr, AttemptOutcome), u32> {
+    outcomes: impl IntoIterator<Item = (IpAddr, OutboundOutcome)>,
+) -> BTreeMap<(IpAddr, OutboundOutcome), u32> {
     let mut counts = BTreeMap::new();
     for outcome in outcomes {
         *counts.entry(outcome).or_default() += 1;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use gatepost::outbound::AttemptOutcome;
+use gatepost::outbound::OutboundOutcome;
 
 use crate::support::Host;
 
@@ -42,11 +42,11 @@ pub(super) struct Script {
     /// STARTTLS is offered; what follows its reply is no TLS.
     pub(super) has_broken_tls: bool,
     /// The outcome of a connection on which no message was accepted.
-    pub(super) otherwise: AttemptOutcome,
+    pub(super) otherwise: OutboundOutcome,
 }
 
 /// The outcome of each connection, by the server's address, as the server saw it.
-pub(super) type Seen = Arc<Mutex<Vec<(IpAddr, AttemptOutcome)>>>;
+pub(super) type Seen = Arc<Mutex<Vec<(IpAddr, OutboundOutcome)>>>;
 
 /// Serves `at` on `host` until the test ends.
 pub(super) fn serve(host: &Host, at: SocketAddr, script: Script, seen: &Seen) {
@@ -61,9 +61,9 @@ pub(super) fn serve(host: &Host, at: SocketAddr, script: Script, seen: &Seen) {
                 // The client's end of the connection is no failure.
                 let _ = session.run(client, script);
                 let outcome = match session {
-                    Session { has_tls_failed: true, .. } => AttemptOutcome::TlsFailed,
+                    Session { has_tls_failed: true, .. } => OutboundOutcome::TlsFailed,
                     Session { accepted: 0, .. } => script.otherwise,
-                    _ => AttemptOutcome::Delivered,
+                    _ => OutboundOutcome::Delivered,
                 };
                 seen.lock().unwrap().push((at.ip(), outcome));
             });
