@@ -23,6 +23,7 @@ use super::evidence::evidence_sources;
 use super::host_log::HostLog;
 use super::inherited;
 use super::interception_watch::InterceptionWatcher;
+use super::joined_sessions::JoinedSessions;
 use super::lookup_router::{LookupRouter, start_lookups};
 use super::own_addresses::own_addresses;
 use super::policy_service;
@@ -152,13 +153,18 @@ impl Gateway {
         // Postfix's sessions are no evidence: what becomes of them is not known.
         let asking = Arc::new((Arc::clone(&metrics), (Arc::clone(&log), Arc::clone(&status))));
         let session_observers = (Arc::clone(&log), (Arc::clone(&evidence), status));
-        let observer = Arc::new((Arc::clone(&metrics), session_observers));
+        let observer = JoinedSessions::new((Arc::clone(&metrics), session_observers));
+        let observer = Arc::new(observer);
+        let joined = Arc::clone(&observer);
         let provider = Arc::clone(&router) as _;
         let clients = certificates.as_ref().map(Certificates::client_tls);
         let tls = TlsConfigs { clients, upstreams };
         let relay = Relay::start(config.relay.clone(), listeners, tls, observer, provider)?;
         let policy_address = policy_listener.as_ref().map(|own| own.address().to_string());
         let policy_service = policy_service::start(policy_listener, &config, &router, asking, &log);
+        if let Some(service) = &policy_service {
+            joined.set_asked(service.records());
+        }
         // After the relay: intercepted connections need a listener.
         for warning in check_before_start(&config).await? {
             log.notice(LogLevel::Warn, &warning);

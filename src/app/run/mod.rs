@@ -11,6 +11,7 @@ mod gateway;
 mod host_log;
 mod inherited;
 mod interception_watch;
+mod joined_sessions;
 mod lookup_router;
 mod own_addresses;
 mod policy_service;

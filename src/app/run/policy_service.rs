@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::lookup_router::LookupRouter;
 use crate::config::Config;
@@ -13,6 +14,11 @@ use crate::postfix::policy::{
 };
 use crate::relay::LookupProvider;
 use crate::report::{LogLevel, SessionLog};
+
+/// A session of Postfix is over when nothing was asked about it for so long.
+const QUIET: Duration = Duration::from_secs(5);
+/// The same where the relay may be in front of that Postfix: most sessions are joined to those of the relay by then.
+const QUIET_BESIDE_RELAY: Duration = Duration::from_secs(60);
 
 /// Creates the socket, while the process may still write to Postfix's folder.
 ///
@@ -39,6 +45,8 @@ pub(super) fn start(
         profile: profile(config),
         lookups: Arc::clone(router) as _,
         observer,
+        // A session of the relay ends it earlier.
+        quiet: if config.relay.listeners.is_empty() { QUIET } else { QUIET_BESIDE_RELAY },
         warn: Box::new(move |warning| log.notice(LogLevel::Warn, warning)),
     };
     Some(PolicyService::start(listener?, parts))

@@ -17,5 +17,5 @@ mod settings;
 pub use self::listener::{PolicyListener, PolicyListenerError};
 pub use self::lookups::{PolicyLookupFuture, PolicyLookups};
 pub use self::request::{MAX_REQUEST, ParsedRequest, PolicyRequest};
-pub use self::service::{PolicyService, PolicyServiceParts};
+pub use self::service::{PolicyRecords, PolicyService, PolicyServiceParts};
 pub use self::settings::{PolicyAddress, PolicySettings};

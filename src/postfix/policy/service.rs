@@ -19,7 +19,9 @@ use super::question::{SessionKey, asked_at, question};
 use super::request::{MAX_REQUEST, ParsedRequest, PolicyRequest};
 use super::sessions::Sessions;
 use super::settings::PolicySettings;
-use crate::engine::{AskedAt, DelegatedAction, DelegationEvent, DelegationFault, Observe, Profile};
+use crate::engine::{
+    AskedAt, DelegatedAction, DelegationEvent, DelegationFault, Observe, Profile, SessionRecord,
+};
 
 /// Postfix closes an idle connection after 300 s, and any after 1000 s (smtpd_policy_service_max_idle, _max_ttl). A connection
 /// that the gateway closed first would cost Postfix a second attempt.
@@ -43,6 +45,8 @@ pub struct PolicyServiceParts {
     pub profile: Arc<Profile>,
     pub lookups: Arc<dyn PolicyLookups>,
     pub observer: Arc<dyn Observe>,
+    /// A session is over when Postfix asked nothing about it for so long. Clients that go on later get a second record.
+    pub quiet: Duration,
     /// Receives warnings, for the log.
     pub warn: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -53,6 +57,17 @@ pub struct PolicyService {
     stop: watch::Sender<bool>,
     finished: mpsc::Receiver<()>,
     task: JoinHandle<()>,
+}
+
+/// See [`PolicyService::records`].
+pub struct PolicyRecords(Arc<Sessions>);
+
+impl PolicyRecords {
+    /// The record of the questions about the session that `relayed` is the record of. It is not reported by itself then.
+    pub fn take(&self, relayed: &SessionRecord) -> Option<SessionRecord> {
+        let (client, server) = (relayed.client.into(), relayed.server.into());
+        self.0.take(SessionKey { client, server })
+    }
 }
 
 struct Shared {
@@ -68,8 +83,8 @@ struct Shared {
 impl PolicyService {
     /// Accepts connections from now on.
     pub fn start(listener: PolicyListener, parts: PolicyServiceParts) -> Self {
-        let PolicyServiceParts { settings, profile, lookups, observer, warn } = parts;
-        let sessions = Sessions::new(lookups, Arc::clone(&observer), profile);
+        let PolicyServiceParts { settings, profile, lookups, observer, quiet, warn } = parts;
+        let sessions = Sessions::new(lookups, Arc::clone(&observer), profile, quiet);
         let shared = Arc::new(Shared {
             settings: ArcSwap::from_pointee(settings),
             sessions: Arc::new(sessions),
@@ -83,6 +98,11 @@ impl PolicyService {
         let (in_progress, finished) = mpsc::channel(1);
         let task = tokio::spawn(accept(listener, Arc::clone(&shared), stopped, in_progress));
         Self { shared, stop, finished, task }
+    }
+
+    /// The sessions that Postfix asked about, for those who have more of them.
+    pub fn records(&self) -> PolicyRecords {
+        PolicyRecords(Arc::clone(&self.shared.sessions))
     }
 
     /// Rules and limits for questions from now on; the address stays.

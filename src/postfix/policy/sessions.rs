@@ -19,13 +19,11 @@ use super::lookups::{PolicyLookupFuture, PolicyLookups};
 use super::question::SessionKey;
 use crate::engine::{
     Action, DelegatedQuestion, DelegatedReply, DelegatedSession, Event, Observe, Output, Profile,
-    ShadowRecord,
+    SessionRecord, ShadowRecord,
 };
 use crate::policy::facts::{Lookup, LookupResult};
 use crate::time::Timestamp;
 
-/// A session is over when Postfix asked nothing about it for so long. Clients that go on later get a second record.
-const QUIET: Duration = Duration::from_secs(5);
 /// Sessions that are kept; beyond it each question is a session of its own.
 const MAX_SESSIONS: usize = 10_000;
 /// How long the end of a session waits for answers that only rules in shadow mode need.
@@ -35,6 +33,8 @@ pub(super) struct Sessions {
     lookups: Arc<dyn PolicyLookups>,
     observer: Arc<dyn Observe>,
     pub(super) profile: ArcSwap<Profile>,
+    /// After so long without a question a session is over.
+    quiet_for: Duration,
     /// Those that no question is in progress about.
     quiet: Mutex<HashMap<SessionKey, (LiveSession, Instant)>>,
 }
@@ -69,8 +69,15 @@ impl Sessions {
         lookups: Arc<dyn PolicyLookups>,
         observer: Arc<dyn Observe>,
         profile: Arc<Profile>,
+        quiet_for: Duration,
     ) -> Self {
-        Self { lookups, observer, profile: ArcSwap::new(profile), quiet: Mutex::default() }
+        Self {
+            quiet_for,
+            lookups,
+            observer,
+            profile: ArcSwap::new(profile),
+            quiet: Mutex::default(),
+        }
     }
 
     /// The decision on a question, no later than `deadline`. Rules in shadow mode are waited for as those in force are, so
@@ -115,7 +122,7 @@ impl Sessions {
         let over: Vec<LiveSession> = {
             let mut quiet = self.lock();
             quiet
-                .extract_if(|_, (_, since)| since.elapsed() >= QUIET)
+                .extract_if(|_, (_, since)| since.elapsed() >= self.quiet_for)
                 .map(|(_, (live, _))| live)
                 .collect()
         };
@@ -126,6 +133,20 @@ impl Sessions {
     pub(super) fn finish_all(&self) {
         let all: Vec<_> = self.lock().drain().collect();
         all.into_iter().for_each(|(_, (live, _))| self.record(live));
+    }
+
+    /// Ends a session that another record is about as well.
+    pub(super) fn take(&self, key: SessionKey) -> Option<SessionRecord> {
+        let (live, _) = self.lock().remove(&key)?;
+        let mut out = Output::default();
+        let family = live.engine.client().family();
+        let record = live.engine.finish(&mut out);
+        // The end is that of the other record.
+        let events = out.events.into_iter();
+        for event in events.filter(|event| !matches!(event, Event::SessionClosed(_))) {
+            self.observer.event(family, event);
+        }
+        Some(record)
     }
 
     fn begin(&self, key: SessionKey) -> LiveSession {
