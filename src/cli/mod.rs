@@ -20,7 +20,7 @@ use self::check::CHECK_EXIT;
 pub use self::check::CheckArgs;
 pub use self::door::{DoorArgs, DoorMode};
 pub use self::outbound::OutboundArgs;
-pub use self::postfix::{ExpireArgs, PostfixCommand};
+pub use self::postfix::{ExpireArgs, InstallArgs, PostfixCommand};
 pub use self::record::RecordArgs;
 use self::replay::REPLAY_EXIT;
 pub use self::replay::{PolicyArgs, ReenactArgs, ReenactFamily, ReenactPace, ReplayArgs};

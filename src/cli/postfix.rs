@@ -8,6 +8,8 @@ use crate::config::OutboundConfig;
 
 #[derive(Debug, Subcommand)]
 pub enum PostfixCommand {
+    /// Print the commands that let gatepost choose the family of outbound mail: the lines of main.cf and master.cf.
+    Install(InstallArgs),
     /// Print a table for Postfix's smtp_delivery_status_filter, by which refusals for reasons of IPv6 policy are retried.
     DsnFilter,
     /// Answer one connection of Postfix's smtp_dns_reply_filter on standard input and output; spawn(8) starts it.
@@ -34,4 +36,17 @@ pub struct ExpireArgs {
     /// Print the queue ids only.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// Print the commands; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Configuration file of the gateway; names its socket [default: none, with the socket's default].
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of main.cf [default: postconf(1)'s own].
+    #[arg(long, value_name = "DIR")]
+    pub postfix_config: Option<PathBuf>,
 }

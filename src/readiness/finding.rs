@@ -105,6 +105,8 @@ checks! {
     PostfixHelo "postfix_helo" Postfix,
     /// A listener for gatepost.
     PostfixProxy "postfix_proxy" Postfix,
+    /// What lets gatepost choose the family of outbound mail.
+    PostfixOutbound "postfix_outbound" Postfix,
     /// Hosts that may override the client address.
     PostfixXclient "postfix_xclient" Postfix,
 }
@@ -178,6 +180,10 @@ impl CheckReport {
 pub(super) struct FindingList(Vec<Finding>);
 
 impl FindingList {
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn push(
         &mut self,
         check: CheckName,

@@ -29,6 +29,7 @@ use self::finding::FindingList;
 pub use self::finding::{CheckName, CheckReport, CheckStatus, Finding, Portion, ServerMeasurement};
 pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers, TxtAnswer};
 pub use self::postconf::{PARAMETERS, Postfix};
+pub use self::postfix::install_commands;
 pub use self::request::{CheckRequest, HostInterface, Origin};
 pub use self::survey::{ConnectResult, LargeProbe, NetworkPath, Survey, SurveyReply, SurveyResult};
 

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use crate::policy::facts::DomainName;
 
 /// The parameters of main.cf that are checked.
-pub const PARAMETERS: [&str; 12] = [
+pub const PARAMETERS: [&str; 16] = [
+    "config_directory",
     "inet_interfaces",
     "inet_protocols",
     "myhostname",
@@ -15,7 +16,10 @@ pub const PARAMETERS: [&str; 12] = [
     "smtp_address_preference",
     "smtp_bind_address",
     "smtp_bind_address6",
+    "smtp_delivery_status_filter",
+    "smtp_dns_reply_filter",
     "smtp_helo_name",
+    "smtp_mx_session_limit",
     "smtpd_authorized_xclient_hosts",
     "smtpd_authorized_xforward_hosts",
     "smtpd_upstream_proxy_protocol",
@@ -28,6 +32,8 @@ pub(super) const CLIENT: &str = "smtp/unix";
 pub struct Postfix {
     /// The directory of `postconf -c`; `None` is the system's.
     directory: Option<String>,
+    /// The path of gatepost, for commands.
+    program: String,
     /// Of main.cf, `$name` expanded.
     main: BTreeMap<String, String>,
     services: Vec<MasterService>,
@@ -42,8 +48,13 @@ pub(super) struct MasterService {
     name: String,
     /// `inet`, `unix`
     pub(super) kind: String,
+    /// `y`, `n`, or `-` for the default.
+    pub(super) chroot: String,
+    /// The most processes, `0` without a limit, or `-` for the default.
+    pub(super) process_limit: String,
     /// `smtpd`
     pub(super) command: String,
+    pub(super) arguments: String,
 }
 
 impl MasterService {
@@ -83,9 +94,18 @@ impl Postfix {
         };
         let service = |line: &str| {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let [name, kind, ..] = words.as_slice() else { return None };
-            let command = (*words.get(7)?).to_owned();
-            Some(MasterService { name: (*name).to_owned(), kind: (*kind).to_owned(), command })
+            let [name, kind, _, _, chroot, _, limit, command, arguments @ ..] = words.as_slice()
+            else {
+                return None;
+            };
+            Some(MasterService {
+                name: (*name).to_owned(),
+                kind: (*kind).to_owned(),
+                chroot: (*chroot).to_owned(),
+                process_limit: (*limit).to_owned(),
+                command: (*command).to_owned(),
+                arguments: arguments.join(" "),
+            })
         };
         let overrides = settings(overrides).into_iter().filter_map(|(name, value)| {
             let (service, parameter) = name.rsplit_once('/')?;
@@ -93,10 +113,21 @@ impl Postfix {
         });
         Self {
             directory,
+            program: "/usr/bin/gatepost".to_owned(),
             main: settings(parameters).into_iter().collect(),
             services: services.lines().filter_map(service).collect(),
             overrides: overrides.collect(),
         }
+    }
+
+    /// Names another path of gatepost in commands than that of the package.
+    #[must_use]
+    pub fn with_program(self, program: String) -> Self {
+        Self { program, ..self }
+    }
+
+    pub(super) fn program(&self) -> &str {
+        &self.program
     }
 
     pub(super) fn services(&self) -> impl Iterator<Item = &MasterService> {

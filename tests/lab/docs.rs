@@ -21,6 +21,7 @@ tests![
     in_front_of_postfix_on_one_host,
     on_a_router,
     the_door,
+    the_family_of_outbound_mail,
     recording_sessions,
     tls_from_postfix_to_the_gateway,
 ];
@@ -33,6 +34,7 @@ const POSTFIX: (&str, &str) = ("docs/getting-started.md", "Step by step");
 const ROUTER: (&str, &str) = ("docs/transparent-mode.md", "Step by step");
 const DOOR: (&str, &str) = ("docs/policy.md", "The door");
 const TLS: (&str, &str) = ("docs/tls.md", "Moving TLS from Postfix to the gateway");
+const OUTBOUND: (&str, &str) = ("docs/outbound.md", "Step by step");
 const RECORDING: (&str, &str) = ("docs/recording.md", "Recording sessions");
 
 /// Sections whose commands run elsewhere.
@@ -51,7 +53,7 @@ const ELSEWHERE: [(&str, &str); 8] = [
 ];
 
 fn every_documented_command_runs() {
-    let here = [COMMANDS, SMALLEST, POSTFIX, ROUTER, DOOR, RECORDING, TLS];
+    let here = [COMMANDS, SMALLEST, POSTFIX, ROUTER, DOOR, OUTBOUND, RECORDING, TLS];
     for page in Page::all() {
         for section in &page.sections {
             let has_commands = section.blocks.iter().any(|block| block.language == "console");
@@ -123,6 +125,24 @@ fn the_door() {
     let postfix = Postfix::receiver(&lab);
     let mut reader = Reader::new(&lab, &lab.server, &postfix);
     reader.follow(DOOR, |text| text.to_owned());
+}
+
+fn the_family_of_outbound_mail() {
+    let lab = Lab::new();
+    let postfix = Postfix::receiver(&lab);
+    let mut reader = Reader::new(&lab, &lab.server, &postfix);
+    reader.follow(OUTBOUND, |text| text.to_owned());
+    let socket = postfix.queue_directory().join("private/gatepost-map");
+    let map = format!("socketmap:unix:{}:dns", socket.display());
+    let answer = |record: &str| {
+        let output = lab.server.output(["postmap", "-q", record, &map]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (host, expected) in [("mx.a", "IGNORE\n"), ("mx1.b", ""), ("mx2.b", "IGNORE\n"), ("c", "")]
+    {
+        assert_eq!(answer(&format!("{host}.example. 60 IN A 192.0.2.1")), "", "{host}");
+        assert_eq!(answer(&format!("{host}.example. 60 IN AAAA 2001:db8::1")), expected, "{host}");
+    }
 }
 
 fn recording_sessions() {

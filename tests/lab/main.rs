@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         mutated_captures::TESTS,
         outbound::dsn_filter::TESTS,
         outbound::failures::TESTS,
+        outbound::install::TESTS,
         outbound::pins::TESTS,
         packaging::TESTS,
         packaging::examples::TESTS,

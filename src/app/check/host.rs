@@ -44,12 +44,17 @@ async fn mtus() -> anyhow::Result<BTreeMap<u32, u32>> {
     Ok(mtus)
 }
 
-pub(super) fn postfix(directory: Option<&Path>) -> anyhow::Result<Postfix> {
+pub(in crate::app) fn postfix(directory: Option<&Path>) -> anyhow::Result<Postfix> {
     let parameters = postconf(directory, ["-x"].into_iter().chain(PARAMETERS))?;
     let services = postconf(directory, ["-M"])?;
     let own = postconf(directory, ["-P"])?;
     let directory = directory.map(|directory| directory.display().to_string());
-    Ok(Postfix::new(directory, &parameters, &services, &own))
+    let postfix = Postfix::new(directory, &parameters, &services, &own);
+    let program = std::env::current_exe().ok().map(|path| path.display().to_string());
+    Ok(match program {
+        Some(program) => postfix.with_program(program),
+        None => postfix,
+    })
 }
 
 /// The output of postconf. Users often have no /usr/sbin in their PATH.

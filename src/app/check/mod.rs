@@ -2,7 +2,7 @@
 //!
 //! Performs the queries that [`crate::readiness`] requests, many at once, within a time limit.
 
-mod host;
+pub(super) mod host;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

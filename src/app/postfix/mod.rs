@@ -1,5 +1,7 @@
 //! `gatepost postfix`: what Postfix starts, and what it needs in its configuration.
 
+mod install;
+
 use std::io::{stdin, stdout};
 use std::process::ExitCode;
 
@@ -11,6 +13,7 @@ use crate::postfix::socketmap::run_helper;
 
 pub(super) fn run(command: PostfixCommand) -> anyhow::Result<ExitCode> {
     match command {
+        PostfixCommand::Install(args) => install::run(&args),
         PostfixCommand::DsnFilter => {
             print(&dsn_filter())?;
             Ok(ExitCode::SUCCESS)

@@ -129,7 +129,12 @@ impl Gateway {
         if let Some(warning) = certificates.as_ref().and_then(Certificates::unreadable) {
             log.notice(LogLevel::Warn, &warning);
         }
-        if let Some(warning) = raise_descriptor_limit(config.relay.limits.sessions) {
+        // Without a listener there are no sessions.
+        let sessions = match config.relay.listeners.is_empty() {
+            true => 0,
+            false => config.relay.limits.sessions,
+        };
+        if let Some(warning) = raise_descriptor_limit(sessions) {
             log.notice(LogLevel::Warn, &warning);
         }
         let health = HealthState::new();

@@ -3,10 +3,12 @@
 //! Changes are proposed as shell commands; nothing is changed here.
 
 mod lists;
+mod outbound;
 mod proxy;
 mod receiving;
 mod sending;
 
+pub use self::outbound::install_commands;
 use super::finding::FindingList;
 use super::known::KnownAnswers;
 use super::request::CheckRequest;
@@ -17,4 +19,5 @@ pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut
     sending::check(postfix, request, known, findings);
     lists::check(postfix, request, findings);
     proxy::check(postfix, findings);
+    outbound::check(postfix, findings);
 }

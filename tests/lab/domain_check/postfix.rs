@@ -23,12 +23,15 @@ inet_protocols = all
 inet_interfaces = all
 mynetworks = 127.0.0.0/8 [::1]/128
 ";
-const MASTER: &str = "\
-smtp inet n - n - - smtpd
-[::1]:10025 inet n - n - - smtpd
-  -o smtpd_upstream_proxy_protocol=haproxy
-smtp unix - - n - - smtp
-";
+macro_rules! master {
+    () => {
+        "smtp inet n - n - - smtpd\n\
+         [::1]:10025 inet n - n - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy\n\
+         smtp unix - - n - - smtp\n"
+    };
+}
+
+const MASTER: &str = master!();
 
 /// For [`configure`].
 struct Fault {
@@ -77,6 +80,39 @@ const FAULTS: &[Fault] = &[
     fault("postscreen_upstream_proxy_protocol = haproxy", "", &["fail postfix_proxy"]),
     fault("smtpd_authorized_xclient_hosts = [::]/0 127.0.0.1", "", &["fail postfix_xclient"]),
     fault("smtpd_authorized_xforward_hosts = ::1", "", &["fail postfix_xclient"]),
+    // The table, the service and the sessions.
+    fault(
+        "smtp_dns_reply_filter = socketmap:unix:private/gatepost-map:dns",
+        "",
+        &["fail postfix_outbound", "warn postfix_outbound", "warn postfix_outbound"],
+    ),
+    fault(
+        "smtp_dns_reply_filter = texthash:/etc/hosts, socketmap:unix:private/gatepost-map:dns\n\
+         smtp_mx_session_limit = 0",
+        concat!(
+            master!(),
+            "gatepost-map unix - n y - 0 spawn user=nobody argv=gatepost postfix map\n"
+        ),
+        &["fail postfix_outbound", "warn postfix_outbound"],
+    ),
+    fault(
+        "smtp_mx_session_limit = 10\nsmtp_delivery_status_filter = regexp:/etc/postfix/gatepost-dsn-filter\n\
+         smtp_address_preference = ipv6",
+        concat!(
+            master!(),
+            "gatepost-map unix - n n - - spawn user=nobody argv=gatepost postfix map\n"
+        ),
+        &["warn postfix_outbound", "warn postfix_outbound", "warn postfix_outbound"],
+    ),
+    fault(
+        "smtp_mx_session_limit = 5\nsmtp_delivery_status_filter = regexp:/etc/postfix/gatepost-dsn-filter\n\
+         smtp_dns_reply_filter = socketmap:unix:private/gatepost-map:dns",
+        concat!(
+            master!(),
+            "gatepost-map unix - n n - 0 spawn user=nobody argv=gatepost postfix map\n"
+        ),
+        &[],
+    ),
 ];
 
 /// The settings of `main` override those of [`MAIN`]; a non-empty `master` replaces [`MASTER`].

@@ -43,6 +43,16 @@ pub(super) const DESTINATIONS: &[Destination] = &[
         ..destination("no-code", 48)
     },
     Destination {
+        families: &[Family::Ipv6],
+        ipv6: Some(&["-f", "RCPT", "-B", NO_PTR]),
+        ..destination("no-ptr-over-ipv6", 50)
+    },
+    Destination {
+        families: &[Family::Ipv6],
+        ipv6: Some(&["-f", "RCPT", "-B", "550 5.1.1 The email account does not exist"]),
+        ..destination("unknown-over-ipv6", 51)
+    },
+    Destination {
         families: &[Family::Ipv4],
         ipv4: &["-f", "RCPT", "-B", NO_PTR],
         ..destination("no-ptr-over-ipv4", 49)
@@ -123,21 +133,36 @@ impl<'lab> Sender<'lab> {
         Self { lab, postfix, socket: lab.path("outbound.sock"), _knot: knot, _sinks: sinks }
     }
 
-    /// Adds the filter, and the service for its helper.
+    /// Adds the filter, and the service for its helper, by the commands that gatepost prints. The Postfix goes on to prefer
+    /// IPv6, and to return what is refused.
     pub(super) fn filter(&self) {
-        let helper = format!(
-            "gatepost-map unix - n n - 0 spawn\n  user=nobody argv={GATEPOST} postfix map --socket {}\n",
-            self.socket.display()
-        );
-        self.postfix.add_services(&helper);
-        self.postconf(&["-e", "smtp_dns_reply_filter = socketmap:unix:private/gatepost-map:dns"]);
+        self.install();
+        self.postconf(&["-e", "smtp_address_preference = ipv6", "smtp_delivery_status_filter ="]);
         self.reload();
+    }
+
+    /// Runs the commands of `gatepost postfix install --dry-run` in a shell.
+    pub(super) fn install(&self) {
+        let file = self.lab.path("for-install.toml");
+        fs::write(&file, self.config(&[]).toml()).unwrap();
+        let config = self.postfix.config_directory();
+        let [file, config] = [&file, &config].map(|path| path.to_str().unwrap());
+        let command = ["postfix", "install", "--dry-run", "-c", file, "--postfix-config", config];
+        let commands = self.lab.gateway.run([GATEPOST].iter().chain(&command));
+        self.lab.gateway.run(["sh", "-e", "-c", &commands]);
     }
 
     pub(super) fn postconf(&self, options: &[&str]) {
         let config = self.postfix.config_directory();
         let command = ["postconf", "-c", config.to_str().unwrap()];
         self.lab.gateway.run(command.iter().chain(options));
+    }
+
+    /// `main.cf` and `master.cf` as Postfix reads them.
+    pub(super) fn settings(&self) -> String {
+        let config = self.postfix.config_directory();
+        let postconf = ["postconf", "-c", config.to_str().unwrap()];
+        ["-n", "-M"].map(|option| self.lab.gateway.run(postconf.iter().chain(&[option]))).concat()
     }
 
     pub(super) fn reload(&self) {
@@ -147,14 +172,17 @@ impl<'lab> Sender<'lab> {
 
     /// A gateway without a listener, that pins these hosts.
     pub(super) fn gateway(&self, ipv4_only: &[&str]) -> Gateway<'lab> {
+        Gateway::start(self.lab, &self.config(ipv4_only))
+    }
+
+    fn config(&self, ipv4_only: &[&str]) -> Config {
         let hosts: Vec<String> = ipv4_only.iter().map(|name| format!("mx.{name}.{ZONE}")).collect();
-        let config = Config::new(self.lab, Mode::Proxy)
+        Config::new(self.lab, Mode::Proxy)
             .without("listen")
             .without("upstream")
             .set("lookup", &format!("dns = [{KNOT:?}]"))
             .set("outbound", &format!("map = \"unix:{}\"", self.socket.display()))
-            .set("outbound", &format!("ipv4_only = {hosts:?}"));
-        Gateway::start(self.lab, &config)
+            .set("outbound", &format!("ipv4_only = {hosts:?}"))
     }
 
     /// The socket of the gateway.

@@ -11,6 +11,8 @@ use gatepost::outbound::is_policy_refusal;
 
 tests![refusals_over_ipv6_are_retried, the_table_and_the_program_agree];
 
+/// How Postfix introduces a reply.
+const SAID: &str = "said";
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
 /// Written by the command, in this folder.
@@ -78,7 +80,7 @@ fn the_table_and_the_program_agree() {
         .map(|line| line.split_once(' ').unwrap().1)
         .collect();
     for reply in &replies {
-        for verb in ["said", "refused to talk to me"] {
+        for verb in [SAID, "refused to talk to me"] {
             let text = status("2001:db8::25", verb, reply);
             // Temporary ones stay.
             let expected = is_policy_refusal(reply) && reply.starts_with('5');
@@ -89,20 +91,19 @@ fn the_table_and_the_program_agree() {
         }
     }
     // The words of a server are not those of Postfix.
-    let forged = "550 5.7.1 host mx.dest.example[2001:db8::25] said: 550 5.7.1 no";
+    let forged = format!("550 5.7.1 host mx.dest.example[2001:db8::25] {SAID}: 550 5.7.1 no");
     for text in [
-        status("192.0.2.25", "said", forged),
+        status("192.0.2.25", SAID, &forged),
         format!("5.7.1 {forged}"),
-        "5.7.1 host mx.dest.example[192.0.2.25][2001:db8::25] said: 550 5.7.1 no".to_owned(),
+        format!("5.7.1 host mx.dest.example[192.0.2.25][2001:db8::25] {SAID}: 550 5.7.1 no"),
         "5.7.1 host mx.dest.example[2001:db8::25] says: 550 5.7.1 no".to_owned(),
-        "5.7.1 TLS is required, but host mx.dest.example[2001:db8::25] said: 550 5.7.1 no"
-            .to_owned(),
-        "2.7.1 host mx.dest.example[2001:db8::25] said: 250 2.7.1 ok".to_owned(),
+        format!("5.7.1 TLS is required, but {}", &forged[10..]),
+        status("2001:db8::25", SAID, "250 2.7.1 ok"),
         "5.4.6 mail for dest.example loops back to myself".to_owned(),
     ] {
         assert_eq!(lookup(&table, &text), None, "{text}");
     }
     // Mail routed to an address.
-    let literal = "5.7.1 host 2001:db8::25[2001:db8::25] said: 550 5.7.1 no";
-    assert_eq!(lookup(&table, literal).as_deref(), Some(&*format!("4{}", &literal[1..])));
+    let literal = format!("5.7.1 host 2001:db8::25[2001:db8::25] {SAID}: 550 5.7.1 no");
+    assert_eq!(lookup(&table, &literal).as_deref(), Some(&*format!("4{}", &literal[1..])));
 }

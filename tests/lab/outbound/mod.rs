@@ -3,4 +3,5 @@
 mod destinations;
 pub(crate) mod dsn_filter;
 pub(crate) mod failures;
+pub(crate) mod install;
 pub(crate) mod pins;

@@ -109,13 +109,6 @@ impl<'lab> Postfix<'lab> {
         self.folder.join("etc")
     }
 
-    /// Adds lines to its `master.cf`, which a reload puts in force.
-    pub(crate) fn add_services(&self, lines: &str) {
-        let file = self.folder.join("etc/master.cf");
-        let services = fs::read_to_string(&file).unwrap();
-        fs::write(file, format!("{services}{lines}")).unwrap();
-    }
-
     /// `queue_directory`, which is also its chroot.
     pub(crate) fn queue_directory(&self) -> PathBuf {
         self.folder.join("queue")
