@@ -50,7 +50,7 @@ fn mail_flows_without_an_answer() {
     kill(process, Signal::SIGCONT).unwrap();
     assert_eq!(rcpt(&mut begin(&lab)).0, "5.7.1", "it runs again");
 
-    fs::set_permissions(&path, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
     // Those that run have a connection.
     postfix.kill_sessions();
     report("the socket is unreadable", &lab);
