@@ -18,6 +18,8 @@ pub enum PrivilegeError {
     NotRoot { name: String, uid: u32 },
     #[error("cannot switch to the user \"{name}\": {why}")]
     Become { name: String, why: nix::Error },
+    #[error("cannot join the group \"{name}\": {why}")]
+    Join { name: String, why: nix::Error },
     #[error("cannot create {path} for the user \"{name}\": {why}")]
     Directory { path: String, name: String, why: std::io::Error },
 }

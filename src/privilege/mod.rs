@@ -10,4 +10,4 @@ mod user;
 
 pub use self::capabilities::{limit_to, limit_to_setup, names, narrowest, permitted};
 pub use self::error::PrivilegeError;
-pub use self::user::User;
+pub use self::user::{User, join_group};

@@ -5,7 +5,9 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::Path;
 
-use nix::unistd::{Gid, Uid, geteuid, initgroups, setresgid, setresuid};
+use nix::unistd::{
+    Gid, Group, Uid, geteuid, getgroups, initgroups, setgroups, setresgid, setresuid,
+};
 use rustix::thread::set_keep_capabilities;
 
 use super::capabilities::limit_to_setup;
@@ -79,6 +81,19 @@ impl User {
         set_keep_capabilities(false).map_err(denied("reset keep_capabilities"))?;
         limit_to_setup()
     }
+}
+
+/// Adds a group to those of this process, if it exists. Root without its capabilities is nobody's superuser: what a group may
+/// read is closed to it.
+///
+/// # Errors
+/// This process may not change its groups.
+pub fn join_group(name: &str) -> Result<(), PrivilegeError> {
+    let failed = |why| PrivilegeError::Join { name: name.to_owned(), why };
+    let Some(group) = Group::from_name(name).map_err(failed)? else { return Ok(()) };
+    let mut groups = getgroups().map_err(failed)?;
+    groups.push(group.gid);
+    setgroups(&groups).map_err(failed)
 }
 
 #[cfg(test)]

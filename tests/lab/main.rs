@@ -70,6 +70,7 @@ fn main() -> ExitCode {
         metrics::TESTS,
         mutated_captures::TESTS,
         outbound::dsn_filter::TESTS,
+        outbound::evidence::TESTS,
         outbound::failures::TESTS,
         outbound::install::TESTS,
         outbound::pins::TESTS,

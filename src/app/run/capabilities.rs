@@ -2,6 +2,7 @@
 //! then on.
 
 use anyhow::bail;
+use nix::unistd::geteuid;
 use rustix::thread::CapabilitySet;
 
 use super::door_config::door_config;
@@ -19,6 +20,10 @@ pub(super) struct KeptCapabilities {
 }
 
 /// The kernel requires any one of these capabilities for that section of the configuration.
+/// The group whose members may request retries (postqueue(1), `setgid_group`). No program gains it by itself here
+/// (no_new_privs), so the account of the gateway must be in it.
+const POSTDROP: &str = "postdrop";
+
 struct CapabilityRequirement {
     any: CapabilitySet,
     section: &'static str,
@@ -30,7 +35,12 @@ struct CapabilityRequirement {
 /// # Errors
 /// The process cannot change to that user.
 pub(super) fn change_user(config: &Config) -> anyhow::Result<()> {
-    let Some(name) = &config.user else { return Ok(privilege::limit_to_setup()?) };
+    let Some(name) = &config.user else {
+        if config.outbound.is_some() && geteuid().is_root() {
+            privilege::join_group(POSTDROP)?;
+        }
+        return Ok(privilege::limit_to_setup()?);
+    };
     let user = User::by_name(name)?;
     let directory = config.control.socket.parent().filter(|path| !path.as_os_str().is_empty());
     let made = directory.map_or(Ok(()), |directory| user.create_directory(directory));

@@ -11,7 +11,7 @@ use crate::support::world::{KNOT, knot};
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Process};
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
-const ZONE: &str = "dest.example";
+pub(super) const ZONE: &str = "dest.example";
 
 /// A destination: the domain `NAME.dest.example`, with the exchange host `mx.NAME.dest.example`.
 pub(super) struct Destination {
@@ -32,6 +32,11 @@ pub(super) const DESTINATIONS: &[Destination] = &[
     destination("pinned", 42),
     Destination { ipv6: None, ..destination("silent", 43) },
     Destination { families: &[Family::Ipv6], ..destination("only6", 44) },
+    Destination {
+        families: &[Family::Ipv6],
+        ipv6: Some(&["-f", "RCPT", "-B", NO_PTR]),
+        ..destination("only6-no-ptr", 50)
+    },
     Destination { ipv6: Some(&["-f", "RCPT", "-B", NO_PTR]), ..destination("no-ptr", 45) },
     Destination {
         ipv6: Some(&["-f", "RCPT", "-B", "550 5.1.1 The email account does not exist"]),
@@ -175,7 +180,8 @@ impl<'lab> Sender<'lab> {
         Gateway::start(self.lab, &self.config(ipv4_only))
     }
 
-    fn config(&self, ipv4_only: &[&str]) -> Config {
+    /// Its configuration.
+    pub(super) fn config(&self, ipv4_only: &[&str]) -> Config {
         let hosts: Vec<String> = ipv4_only.iter().map(|name| format!("mx.{name}.{ZONE}")).collect();
         Config::new(self.lab, Mode::Proxy)
             .without("listen")
@@ -183,6 +189,12 @@ impl<'lab> Sender<'lab> {
             .set("lookup", &format!("dns = [{KNOT:?}]"))
             .set("outbound", &format!("map = \"unix:{}\"", self.socket.display()))
             .set("outbound", &format!("ipv4_only = {hosts:?}"))
+    }
+
+    /// Starts a server at the IPv6 address of a destination that dropped connections.
+    pub(super) fn open(&self, name: &str) -> Process {
+        let destination = Destination::of(name);
+        sink(self.lab, destination.address(Family::Ipv6), name, &[])
     }
 
     /// The socket of the gateway.

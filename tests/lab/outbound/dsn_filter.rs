@@ -16,7 +16,7 @@ const SAID: &str = "said";
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
 /// Written by the command, in this folder.
-fn table(folder: PathBuf) -> PathBuf {
+pub(super) fn table(folder: PathBuf) -> PathBuf {
     let written = Command::new(GATEPOST).args(["postfix", "dsn-filter"]).output().unwrap();
     assert!(written.status.success());
     let file = folder.join("dsn-filter");

@@ -2,6 +2,7 @@
 
 mod destinations;
 pub(crate) mod dsn_filter;
+pub(crate) mod evidence;
 pub(crate) mod failures;
 pub(crate) mod install;
 pub(crate) mod pins;

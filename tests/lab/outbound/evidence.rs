@@ -1,0 +1,162 @@
+//! What the mail log proves about other hosts, and what becomes of the next messages to them.
+
+use super::destinations::{Destination, Sender, ZONE};
+use super::dsn_filter::table;
+use crate::harness::tests;
+use crate::support::{Family, Gateway, Lab, until};
+
+tests![
+    the_second_message_meets_no_timeout,
+    a_refused_message_is_delivered_over_ipv4_and_none_is_bounced,
+    a_host_that_heals_gets_mail_over_ipv6_again,
+    a_message_without_another_way_is_returned
+];
+
+const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
+
+/// Short waits of Postfix, and no retries of its own.
+const MAIN_CF: &str = "\
+smtp_connect_timeout = 2s
+smtp_mx_session_limit = 5
+minimal_backoff_time = 1h
+maximal_backoff_time = 2h
+queue_run_delay = 1h
+";
+
+/// Postfix with both filters, and a gateway that reads its log.
+fn start<'lab>(lab: &'lab Lab, retry: &str) -> (Sender<'lab>, Gateway<'lab>) {
+    let sender = Sender::new(lab, MAIN_CF);
+    sender.filter();
+    let table = table(lab.folder("filter"));
+    let filter = format!("smtp_delivery_status_filter = regexp:{}", table.display());
+    sender.postconf(&["-e", &filter]);
+    sender.reload();
+    let config = sender
+        .config(&[])
+        .set("outbound", &format!("mail_log = {:?}", sender.postfix.log_file()))
+        .set("outbound", &format!("config_directory = {:?}", sender.postfix.config_directory()))
+        .set("outbound", &format!("retry = {retry:?}"));
+    let gateway = Gateway::start(lab, &config);
+    (sender, gateway)
+}
+
+#[track_caller]
+fn assert_sent(line: &str, destination: &str, family: Family) {
+    assert!(line.contains(&Destination::of(destination).relay(family)), "{line}");
+    assert!(line.contains("status=sent"), "{line}");
+}
+
+/// The lines about attempts at the IPv6 address of a destination.
+fn attempts_over_ipv6(sender: &Sender<'_>, destination: &str) -> usize {
+    let address = format!("[{}]", Destination::of(destination).address(Family::Ipv6));
+    let log = sender.postfix.log();
+    log.lines().filter(|line| line.contains(&address) && line.contains("/smtp[")).count()
+}
+
+fn outbound(lab: &Lab, gateway: &Gateway<'_>, name: &str) -> String {
+    let config = gateway.file().to_str().unwrap();
+    lab.gateway.run([GATEPOST, "outbound", name, "--config", config])
+}
+
+fn the_second_message_meets_no_timeout() {
+    let lab = Lab::new();
+    let (sender, gateway) = start(&lab, "10m");
+    assert_sent(&sender.send("a", "silent"), "silent", Family::Ipv4);
+    assert_eq!(attempts_over_ipv6(&sender, "silent"), 1, "{}", sender.postfix.log());
+    gateway.wait_for_log("outbound: mx.silent.dest.example: IPv6 is avoided");
+    for user in ["b", "c", "d"] {
+        assert_sent(&sender.send(user, "silent"), "silent", Family::Ipv4);
+        assert_sent(&sender.send(user, "healthy"), "healthy", Family::Ipv6);
+    }
+    assert_eq!(attempts_over_ipv6(&sender, "silent"), 1, "{}", sender.postfix.log());
+    gateway.wait_for_metric(
+        "gatepost_outbound_attempts_total",
+        &["family=\"ipv6\"", "outcome=\"timed_out\""],
+        1.0,
+    );
+    let shown = outbound(&lab, &gateway, "silent.dest.example");
+    assert!(shown.contains("IPv6 is avoided: no answer, "), "{shown}");
+    let shown = outbound(&lab, &gateway, "healthy.dest.example");
+    assert!(shown.contains("IPv6   3 "), "{shown}");
+
+    // The same from the log alone.
+    let log = sender.postfix.log_file();
+    let from_log = lab.gateway.run([
+        GATEPOST,
+        "outbound",
+        "silent.dest.example",
+        "--mail-log",
+        log.to_str().unwrap(),
+    ]);
+    assert!(from_log.contains("IPv6 is avoided: no answer, "), "{from_log}");
+}
+
+fn a_refused_message_is_delivered_over_ipv4_and_none_is_bounced() {
+    let lab = Lab::new();
+    let (sender, gateway) = start(&lab, "10m");
+    for destination in ["no-ptr", "no-ptr-at-end", "no-code"] {
+        let first = sender.send("a", destination);
+        assert!(first.contains("status=deferred"), "{first}");
+        let recipient = format!("to=<a@{destination}.{ZONE}>");
+        let is_sent = |line: &str| line.contains(&recipient) && line.contains("status=sent");
+        let sent = sender.postfix.wait_for_log("the retry over IPv4", is_sent);
+        assert_sent(&sent, destination, Family::Ipv4);
+        assert_sent(&sender.send("b", destination), destination, Family::Ipv4);
+    }
+    let bounced = sender.send("a", "unknown");
+    assert!(bounced.contains("dsn=5.1.1, status=bounced"), "{bounced}");
+    let log = sender.postfix.log();
+    assert_eq!(log.matches("status=bounced").count(), 1, "{log}");
+    assert!(gateway.metric("gatepost_outbound_retries_total", &["result=\"requested\""]) >= 3.0);
+    let shown = outbound(&lab, &gateway, ZONE);
+    assert!(shown.starts_with("3 of 4 hosts tried over IPv6 refuse our mail"), "{shown}");
+    gateway.wait_for_metric("gatepost_outbound_hosts", &["state=\"ipv6_refused\""], 3.0);
+}
+
+fn a_host_that_heals_gets_mail_over_ipv6_again() {
+    let lab = Lab::new();
+    let (sender, gateway) = start(&lab, "2s");
+    assert_sent(&sender.send("a", "silent"), "silent", Family::Ipv4);
+    gateway.wait_for_log("outbound: mx.silent.dest.example: IPv6 is avoided");
+    lab.server.run(["nft", "delete", "table", "inet", "dest"]);
+    let _server = sender.open("silent");
+    let mut number = 0;
+    until("mail over IPv6", || {
+        number += 1;
+        let line = sender.send(&format!("b{number}"), "silent");
+        line.contains(&Destination::of("silent").relay(Family::Ipv6)).then_some(())
+    });
+    gateway.wait_for_log("outbound: mx.silent.dest.example: IPv6 is used again");
+    assert_sent(&sender.send("c", "silent"), "silent", Family::Ipv6);
+}
+
+fn a_message_without_another_way_is_returned() {
+    let lab = Lab::new();
+    let (sender, gateway) = start(&lab, "10m");
+    let first = sender.send("a", "only6-no-ptr");
+    assert!(first.contains("status=deferred"), "{first}");
+    let queue_id = first.split("]: ").nth(1).unwrap().split(':').next().unwrap();
+    let directory = sender.postfix.config_directory();
+    let directory = directory.to_str().unwrap();
+    let refused = || {
+        let log = sender.postfix.log();
+        log.lines()
+            .filter(|line| line.contains(queue_id) && line.contains("status=deferred"))
+            .count()
+    };
+    let to_return = || gateway.metric("gatepost_outbound_messages_to_return", &[]);
+    assert_eq!(to_return(), 0.0);
+    until("four refusals", || {
+        lab.gateway.run(["postqueue", "-c", directory, "-i", queue_id]);
+        (refused() >= 4).then_some(())
+    });
+    until("the message is due", || (to_return() == 1.0).then_some(()));
+    let config = gateway.file().to_str().unwrap();
+    let expire =
+        [GATEPOST, "postfix", "expire", "--config", config, "--config-directory", directory];
+    let dry = lab.gateway.run(expire.iter().copied().chain(["--dry-run"]));
+    assert_eq!(dry, format!("{queue_id}\n1 message to return\n"));
+    assert_eq!(lab.gateway.run(expire), "1 message returned\n");
+    let is_expired = |line: &str| line.contains(queue_id) && line.contains("status=force-expired");
+    sender.postfix.wait_for_log("the return", is_expired);
+}
