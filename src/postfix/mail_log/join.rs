@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::active_queue::Activation;
 use super::event::MailLogEvent;
+use super::reply_text::without_recipient;
 use crate::outbound::{OutboundAttempt, OutboundOutcome};
 use crate::policy::facts::DomainName;
 use crate::time::Timestamp;
@@ -85,6 +86,8 @@ pub(super) struct MessageLine<'a> {
     /// Whether it is a delivery line, also without a domain.
     pub(super) is_delivery: bool,
     pub(super) domain: Option<&'a DomainName>,
+    /// The recipient's local part, which is not kept.
+    pub(super) local_part: &'a [u8],
 }
 
 /// What a line says about an attempt.
@@ -285,6 +288,13 @@ fn adopt(tracked: &mut Vec<Tracked>, message: MessageLine<'_>, out: &mut Vec<Mai
         }
         if known.attempt.domain.is_none() {
             known.attempt.domain = message.domain.cloned();
+        }
+        // A line before may have had the reply, but no recipient.
+        if known.emit_at.is_some()
+            && let Some(reply) = &mut known.attempt.reply
+            && message.is_delivery
+        {
+            *reply = without_recipient(reply, message.local_part);
         }
         true
     });

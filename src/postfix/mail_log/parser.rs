@@ -251,6 +251,7 @@ impl MailLogParser {
             activation: self.queue.activation(origin.host, queue_id),
             is_delivery: false,
             domain: None,
+            local_part: b"",
         };
         self.joiner.on_message_line(origin.process, origin.at, message, line, out);
         parsed.is_some() || is_informational(text)
@@ -333,6 +334,7 @@ impl MailLogParser {
             activation: self.queue.activation(origin.host, queue_id),
             is_delivery: true,
             domain: domain.as_ref(),
+            local_part: line.local_part,
         };
         self.joiner.on_message_line(origin.process, origin.at, message, attempt_line, out);
         is_known

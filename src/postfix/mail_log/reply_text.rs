@@ -24,6 +24,11 @@ pub(super) fn kept_reply(reply: &[u8], recipient: &[u8]) -> String {
     text
 }
 
+/// A reply of [`kept_reply`] whose recipient became known only later.
+pub(super) fn without_recipient(reply: &str, recipient: &[u8]) -> String {
+    String::from_utf8_lossy(&mask_word(reply.as_bytes(), recipient)).into_owned()
+}
+
 /// Replaces each local part in front of an `@`.
 fn mask_mailboxes(text: &[u8]) -> Vec<u8> {
     let mut masked = Vec::with_capacity(text.len());

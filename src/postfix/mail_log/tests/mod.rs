@@ -274,7 +274,7 @@ fn texts_of_servers_decide_nothing_else() {
 #[test]
 fn no_local_part_is_kept() {
     let shown = events(
-        "01 smtp 7 ABC123: host a.example[2001:db8::1] said: 450 4.1.1 <jane@b.example> (in reply to RCPT TO command)
+        "01 smtp 7 ABC123: host a.example[2001:db8::1] said: 450 4.1.1 <jane@b.example> Jane is away (in reply to RCPT TO command)
          02 smtp 7 ABC123: to=<jane@b.example>, orig_to=<jane>, relay=a.example[192.0.2.1]:25, delay=1, \
          delays=0/0/1/0, dsn=5.1.1, status=bounced (host a.example[192.0.2.1] said: 550 5.1.1 Jane is unknown (in \
          reply to RCPT TO command))",
