@@ -1,11 +1,13 @@
 //! Every kind of event in half a minute: accepted and refused mail over both families, packet loss, a stopped MTA, a closed
 //! door, good and bad configurations, and a killed gateway.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use gatepost::time::Timestamp;
 use socket2::SockRef;
 
 use super::prometheus::Prometheus;
@@ -82,6 +84,8 @@ impl<'lab> Scenario<'lab> {
             .set("door.ipv6", "min_hold = \"1s\"")
             .set("postfix", &format!("policy = \"inet:{POLICY}\""))
             .set("watch", "interfaces = [\"client\", \"server\"]")
+            .set("outbound", &format!("map = \"unix:{}\"", lab.path("outbound.sock").display()))
+            .set("outbound", &format!("mail_log = {:?}", lab.path("outbound.log")))
             .rule("name = \"not from there\"\nnetworks = [\"203.0.113.10\", \"2001:db8:c::a\"]\naction = \"reject\"")
             .policies(POLICIES);
         let gateway = Gateway::start(lab, &config);
@@ -99,6 +103,7 @@ impl<'lab> Scenario<'lab> {
             self.refused(family);
             self.lossy(family);
             self.ask_policy();
+            self.delivered(family);
         }
         self.recorded.show_as_receivers();
         self.reloads();
@@ -112,6 +117,7 @@ impl<'lab> Scenario<'lab> {
             "gatepost_receive_path_last_accepted_timestamp_seconds",
             "gatepost_return_path_destinations",
             "gatepost_icmp_errors_total{family=\"ipv6\"}",
+            "gatepost_outbound_attempts_total",
             "gatepost_tcp_syn_retransmits_total",
             "gatepost_tcp_retransmitted_segments_total",
             "gatepost_tcp_resets_total",
@@ -126,6 +132,23 @@ impl<'lab> Scenario<'lab> {
     /// Only eBPF provides round-trip times.
     pub(super) fn watches_by_ebpf(&self) -> bool {
         self.gateway.log().contains("watching client and server by eBPF")
+    }
+
+    /// The log of a Postfix that sends to another site.
+    fn delivered(&self, family: Family) {
+        let file = self.lab.path("outbound.log");
+        let mut log = File::options().create(true).append(true).open(file).unwrap();
+        let now = Timestamp::from_system_time(SystemTime::now());
+        let (id, address) = match family {
+            Family::Ipv6 => ("4dGkX20Zbcz5w1", "2001:db8:c::25"),
+            Family::Ipv4 => ("4dGkX30Zbcz5w2", "203.0.113.25"),
+        };
+        let lines = format!(
+            "{now} mx postfix/qmgr[9]: {id}: from=<a@example.org>, size=450, nrcpt=1 (queue active)\n\
+             {now} mx postfix/smtp[10]: {id}: to=<b@good.sender.example>, relay=mx.good.sender.example[{address}]:25, \
+             delay=0.6, delays=0.08/0.01/0.3/0.2, dsn=2.0.0, status=sent (250 2.0.0 Ok)\n"
+        );
+        log.write_all(lines.as_bytes()).unwrap();
     }
 
     /// A question as Postfix has it, on a connection that stays open.
