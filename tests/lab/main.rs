@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         mail_log::journal::TESTS,
         metrics::TESTS,
         mutated_captures::TESTS,
+        outbound::comparison::TESTS,
         outbound::dsn_filter::TESTS,
         outbound::evidence::TESTS,
         outbound::failures::TESTS,

@@ -10,7 +10,7 @@ use crate::support::{Lab, port};
 
 /// What is at an address.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum At {
+pub(crate) enum At {
     Server(Script),
     /// SYNs are dropped.
     Dropping,
@@ -20,14 +20,14 @@ pub(super) enum At {
     Unreachable,
 }
 
-pub(super) struct Destination {
-    pub(super) name: &'static str,
+pub(crate) struct Destination {
+    pub(crate) name: &'static str,
     ipv6: &'static [At],
     ipv4: &'static [At],
     /// Local parts of the message's recipients.
-    pub(super) recipients: &'static [&'static str],
+    pub(crate) recipients: &'static [&'static str],
     /// `smtp_tls_policy_maps` has `encrypt` for it.
-    pub(super) needs_tls: bool,
+    pub(crate) needs_tls: bool,
 }
 
 const HEALTHY: At = At::Server(Script { act: None, has_broken_tls: false, otherwise: Rejected });
@@ -53,7 +53,7 @@ use OutboundOutcome::{
     Deferred, GreetingRefused, Lost, PolicyRefused, Rejected, Stalled, TlsFailed,
 };
 
-pub(super) const DESTINATIONS: &[Destination] = &[
+pub(crate) const DESTINATIONS: &[Destination] = &[
     but("healthy", &[HEALTHY]),
     but("dropping", &[At::Dropping]),
     but("refusing", &[At::Refusing]),
@@ -156,7 +156,7 @@ pub(super) const DESTINATIONS: &[Destination] = &[
 ];
 
 impl Destination {
-    pub(super) fn domain(&self) -> String {
+    pub(crate) fn domain(&self) -> String {
         format!("{}.dest.example", self.name)
     }
 
@@ -175,7 +175,7 @@ impl Destination {
 }
 
 /// The zone `dest.example`.
-pub(super) fn zone() -> String {
+pub(crate) fn zone() -> String {
     let mut zone = String::new();
     for (number, destination) in DESTINATIONS.iter().enumerate() {
         let name = destination.name;
@@ -189,7 +189,7 @@ pub(super) fn zone() -> String {
 }
 
 /// Starts all destinations on the lab's server.
-pub(super) fn start(lab: &Lab, seen: &Seen) {
+pub(crate) fn start(lab: &Lab, seen: &Seen) {
     let (mut addresses, mut rules) = (String::new(), String::new());
     for (number, destination) in DESTINATIONS.iter().enumerate() {
         for (ip, at) in destination.addresses(number) {
@@ -218,7 +218,7 @@ pub(super) fn start(lab: &Lab, seen: &Seen) {
 }
 
 /// The outcomes of connections that no server saw: one for each such address.
-pub(super) fn unseen() -> Vec<(IpAddr, OutboundOutcome)> {
+pub(crate) fn unseen() -> Vec<(IpAddr, OutboundOutcome)> {
     let all = DESTINATIONS.iter().enumerate().flat_map(|(n, destination)| destination.addresses(n));
     all.filter_map(|(ip, at)| match at {
         At::Server(_) => None,

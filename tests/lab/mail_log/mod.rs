@@ -1,8 +1,8 @@
 //! The mail log of a real Postfix beside what the destinations of its mail saw.
 
-mod destinations;
+pub(crate) mod destinations;
 pub(crate) mod journal;
-mod server;
+pub(crate) mod server;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,7 @@ tests!(
 );
 
 /// Short, so that the test is.
-const TIMEOUTS: &str = "\
+pub(crate) const TIMEOUTS: &str = "\
 smtp_connect_timeout = 2s
 smtp_helo_timeout = 2s
 smtp_starttls_timeout = 2s

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A place in the dialogue where a server may do something else than accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     Greeting,
     Ehlo,
     StartTls,
@@ -26,7 +26,7 @@ pub(super) enum Stage {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Act {
+pub(crate) enum Act {
     /// Lines without their ends, in place of the usual reply.
     Reply(&'static str),
     /// Never replies.
@@ -37,19 +37,19 @@ pub(super) enum Act {
 
 /// How a server behaves at one address.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Script {
-    pub(super) act: Option<(Stage, Act)>,
+pub(crate) struct Script {
+    pub(crate) act: Option<(Stage, Act)>,
     /// STARTTLS is offered; what follows its reply is no TLS.
-    pub(super) has_broken_tls: bool,
+    pub(crate) has_broken_tls: bool,
     /// The outcome of a connection on which no message was accepted.
-    pub(super) otherwise: OutboundOutcome,
+    pub(crate) otherwise: OutboundOutcome,
 }
 
 /// The outcome of each connection, by the server's address, as the server saw it.
-pub(super) type Seen = Arc<Mutex<Vec<(IpAddr, OutboundOutcome)>>>;
+pub(crate) type Seen = Arc<Mutex<Vec<(IpAddr, OutboundOutcome)>>>;
 
 /// Serves `at` on `host` until the test ends.
-pub(super) fn serve(host: &Host, at: SocketAddr, script: Script, seen: &Seen) {
+pub(crate) fn serve(host: &Host, at: SocketAddr, script: Script, seen: &Seen) {
     let listener = host.in_thread(|| TcpListener::bind(at)).unwrap();
     let seen = Arc::clone(seen);
     thread::spawn(move || {

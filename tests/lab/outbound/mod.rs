@@ -1,5 +1,6 @@
 //! Mail of a Postfix beside gatepost to other hosts, which it finds in DNS.
 
+pub(crate) mod comparison;
 mod destinations;
 pub(crate) mod dsn_filter;
 pub(crate) mod evidence;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Authority, Family, Host, Lab, Postfix, Process, port, until};
 
 /// The DNS server, on the gateway's host.
-const NAMESERVER: &str = "2001:db8:53::53";
+pub(crate) const NAMESERVER: &str = "2001:db8:53::53";
 
 /// All zones. The sender has a reverse name over IPv4 only.
 pub(crate) const ZONES: [(&str, &str); 4] = [
