@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
 
 use super::dsn_filter::table;
 use crate::harness::tests;
@@ -34,6 +36,8 @@ const NAMES: [&str; 12] = [
 /// Those with a working IPv6.
 const HEALTHY: usize = 2;
 const ROUNDS: usize = 84;
+/// About ten messages a second. A time-out takes two.
+const PACE: Duration = Duration::from_millis(90);
 /// Domains that share the exchange host of `dropping`, one message each.
 const SHARED: usize = 20;
 
@@ -125,6 +129,7 @@ transport_maps = inline:{{ {{ sender.example = discard: }} }}
     for round in 0..ROUNDS {
         for domain in &domains {
             submit(&lab, &format!("bob{round}@{domain}"));
+            thread::sleep(PACE);
         }
         submitted += domains.len();
         if round == 0 {
