@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::policy::AskedAt;
 use crate::label::labels;
 
 labels! {
@@ -41,7 +40,6 @@ pub enum DelegationEvent {
     Disconnected,
     /// `took`: from the complete question to the reply.
     Answered {
-        at: AskedAt,
         action: DelegatedAction,
         took: Duration,
     },

@@ -1,15 +1,15 @@
-//! Questions of Postfix, by where it asks and by the action.
+//! Questions of Postfix, by the action in the reply.
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::families::Families;
 use super::{MetricsError, array};
-use crate::engine::{AskedAt, DelegatedAction, DelegationEvent, DelegationFault};
+use crate::engine::{DelegatedAction, DelegationEvent, DelegationFault};
 
 /// The handles of the series.
 pub(super) struct DelegationSeries {
-    /// By [`AskedAt::index`], then by [`DelegatedAction::index`].
-    questions: [[IntCounter; DelegatedAction::ALL.len()]; AskedAt::ALL.len()],
+    /// By [`DelegatedAction::index`].
+    questions: [IntCounter; DelegatedAction::ALL.len()],
     duration: Histogram,
     connections: IntGauge,
     /// By [`DelegationFault::index`].
@@ -19,15 +19,10 @@ pub(super) struct DelegationSeries {
 impl DelegationSeries {
     /// Creates every series, at zero.
     pub(super) fn resolve(families: &Families) -> Result<Self, MetricsError> {
-        let questions = |at: AskedAt| {
-            array(DelegatedAction::ALL.iter().map(|action| {
-                let labels = [at.as_str(), action.as_str()];
-                families.policy_questions.get_metric_with_label_values(&labels)
-            }))
-        };
-        let questions = AskedAt::ALL.into_iter().map(questions).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            questions: array(questions.into_iter().map(Ok))?,
+            questions: array(DelegatedAction::ALL.iter().map(|action| {
+                families.policy_questions.get_metric_with_label_values(&[action.as_str()])
+            }))?,
             duration: families.policy_answer.clone(),
             connections: families.policy_connections.clone(),
             closed: array(DelegationFault::ALL.iter().map(|reason| {
@@ -40,8 +35,8 @@ impl DelegationSeries {
         match event {
             DelegationEvent::Connected => self.connections.inc(),
             DelegationEvent::Disconnected => self.connections.dec(),
-            DelegationEvent::Answered { at, action, took } => {
-                self.questions[at.index()][action.index()].inc();
+            DelegationEvent::Answered { action, took } => {
+                self.questions[action.index()].inc();
                 self.duration.observe(took.as_secs_f64());
             }
             DelegationEvent::Fault(reason) => self.closed[reason.index()].inc(),

@@ -16,6 +16,8 @@ const PREFIX: &str = "gatepost";
 /// Seconds. From a local reply to the longest timeout of RFC 5321 §4.5.3.2; 30, 60, 300 and 600 are common timeouts.
 const PHASE_BUCKETS: [f64; 13] =
     [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 600.0];
+/// Seconds. 30 is the connect timeout of Postfix.
+const DELIVERY_BUCKETS: [f64; 6] = [0.1, 0.3, 1.0, 3.0, 10.0, 31.0];
 /// Seconds. From 1 on: the times of SYN retransmissions (RFC 6298 §5: after 1 s, then doubled).
 const HANDSHAKE_BUCKETS: [f64; 12] =
     [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0];
@@ -349,8 +351,8 @@ impl Families {
             )?,
             policy_questions: to.counters(
                 "policy_questions_total",
-                "Questions of Postfix to the policy service, by the command at which it asked and by the action in the reply.",
-                &["state", "action"],
+                "Questions of Postfix to the policy service, by the action in the reply.",
+                &["action"],
             )?,
             policy_answer: to.histogram(
                 "policy_answer_seconds",
@@ -372,13 +374,13 @@ impl Families {
             outbound_connection: to.histograms(
                 "outbound_connection_seconds",
                 "Of deliveries by our MTA: DNS lookup, connection, greeting, EHLO and TLS.",
-                &PHASE_BUCKETS,
+                &DELIVERY_BUCKETS,
                 &["family"],
             )?,
             outbound_transmission: to.histograms(
                 "outbound_transmission_seconds",
                 "Of deliveries by our MTA: from MAIL to the reply to the message.",
-                &PHASE_BUCKETS,
+                &DELIVERY_BUCKETS,
                 &["family"],
             )?,
             outbound_hosts: to.gauges(

@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::*;
 use crate::addr::{ClientAddr, Networks, OriginalDst, Side};
 use crate::engine::{
-    Anomaly, AskedAt, AttemptOutcome, DelegatedAction, DelegationEvent, DelegationFault, Desync,
-    Direction, Event, Observe as _, Observer, Outcome, Output, Phase, Profile, Refusal,
-    ReplySource, SessionRecord, Starttls, TcpFacts, TlsHandshake, TlsVersion, TransactionRecord,
+    Anomaly, AttemptOutcome, DelegatedAction, DelegationEvent, DelegationFault, Desync, Direction,
+    Event, Observe as _, Observer, Outcome, Output, Phase, Profile, Refusal, ReplySource,
+    SessionRecord, Starttls, TcpFacts, TlsHandshake, TlsVersion, TransactionRecord,
     UpstreamTlsResult,
 };
 use crate::outbound::{self, Delays, Hosts, OutboundAttempt, SteeringSettings};
@@ -92,11 +92,9 @@ fn rule(name: &str, number: u32) -> PolicyRule {
 fn feed_everything(metrics: &Metrics) {
     metrics.accept_error("too many open files");
     metrics.delegation(DelegationEvent::Connected);
-    for at in AskedAt::ALL {
-        for action in DelegatedAction::ALL {
-            let took = Duration::from_millis(250);
-            metrics.delegation(DelegationEvent::Answered { at, action, took });
-        }
+    for action in DelegatedAction::ALL {
+        let took = Duration::from_millis(250);
+        metrics.delegation(DelegationEvent::Answered { action, took });
     }
     for reason in DelegationFault::ALL {
         metrics.delegation(DelegationEvent::Fault(reason));

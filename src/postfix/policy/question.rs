@@ -75,7 +75,7 @@ fn port(text: &str, other: u16) -> u16 {
 }
 
 /// The states of SMTPD_POLICY_README; others are those of commands that Postfix asks about in no list of today.
-pub(super) fn asked_at(protocol_state: &str) -> AskedAt {
+fn asked_at(protocol_state: &str) -> AskedAt {
     match protocol_state {
         "CONNECT" => AskedAt::Connect,
         "EHLO" | "HELO" => AskedAt::Helo,

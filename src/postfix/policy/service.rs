@@ -15,12 +15,12 @@ use super::action::action;
 use super::instances::Instances;
 use super::listener::{PolicyListener, PolicyStream};
 use super::lookups::PolicyLookups;
-use super::question::{SessionKey, asked_at, question};
+use super::question::{SessionKey, question};
 use super::request::{MAX_REQUEST, ParsedRequest, PolicyRequest};
 use super::sessions::Sessions;
 use super::settings::PolicySettings;
 use crate::engine::{
-    AskedAt, DelegatedAction, DelegationEvent, DelegationFault, Observe, Profile, SessionRecord,
+    DelegatedAction, DelegationEvent, DelegationFault, Observe, Profile, SessionRecord,
 };
 
 /// Postfix closes an idle connection after 300 s, and any after 1000 s (smtpd_policy_service_max_idle, _max_ttl). A connection
@@ -244,8 +244,7 @@ impl Shared {
         let began = Instant::now();
         let Some((key, asked)) = question(request).filter(|(key, _)| !self.is_own(*key, request))
         else {
-            let at = asked_at(&request.protocol_state);
-            self.count(at, DelegatedAction::Dunno, began);
+            self.count(DelegatedAction::Dunno, began);
             return "action=DUNNO\n\n".to_owned();
         };
         if let Some(last) = current.replace(key).filter(|last| *last != key) {
@@ -257,7 +256,7 @@ impl Shared {
         let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
         let (kind, text) = action(&decided, at, &instance, &mut instances);
         drop(instances);
-        self.count(at, kind, began);
+        self.count(kind, began);
         format!("action={text}\n\n")
     }
 
@@ -269,8 +268,8 @@ impl Shared {
         is_local && request.sender.is_empty() && *request.helo_name == profile.smtp.hostname
     }
 
-    fn count(&self, at: AskedAt, action: DelegatedAction, began: Instant) {
-        self.observer.delegation(DelegationEvent::Answered { at, action, took: began.elapsed() });
+    fn count(&self, action: DelegatedAction, began: Instant) {
+        self.observer.delegation(DelegationEvent::Answered { action, took: began.elapsed() });
     }
 
     /// Logged once a minute.
