@@ -38,13 +38,16 @@ const OUTBOUND: (&str, &str) = ("docs/outbound.md", "Step by step");
 const RECORDING: (&str, &str) = ("docs/recording.md", "Recording sessions");
 
 /// Sections whose commands run elsewhere.
-const ELSEWHERE: [(&str, &str); 8] = [
+const ELSEWHERE: [(&str, &str); 10] = [
     // tests/core/docs
     ("docs/policy.md", "Rules"),
     ("docs/replay.md", "Replay: reading captures"),
     ("docs/replay.md", "One dialogue"),
     ("docs/replay.md", "Evaluating a policy"),
     ("docs/replay.md", "Evidence about both families"),
+    // tests/lab/outbound/evidence.rs
+    ("docs/outbound.md", "Evidence"),
+    ("docs/outbound.md", "Messages without another way"),
     // tests/lab/packaging
     ("docs/operations.md", "Install"),
     ("docs/operations.md", "Socket activation"),

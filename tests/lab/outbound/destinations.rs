@@ -35,7 +35,7 @@ pub(super) const DESTINATIONS: &[Destination] = &[
     Destination {
         families: &[Family::Ipv6],
         ipv6: Some(&["-f", "RCPT", "-B", NO_PTR]),
-        ..destination("only6-no-ptr", 50)
+        ..destination("only6-no-ptr", 52)
     },
     Destination { ipv6: Some(&["-f", "RCPT", "-B", NO_PTR]), ..destination("no-ptr", 45) },
     Destination {
@@ -212,6 +212,12 @@ impl<'lab> Sender<'lab> {
         let is_result = |line: &str| line.contains(&recipient) && line.contains(" status=");
         self.postfix.wait_for_log(&format!("the result for {to}"), is_result)
     }
+}
+
+/// Warnings in Postfix's log. A process that starts while `main.cf` is edited reads it twice, and warns of what changed.
+pub(super) fn warnings(log: &str) -> Vec<&str> {
+    let warnings = log.lines().filter(|line| line.contains("warning: "));
+    warnings.filter(|line| !line.contains("overriding earlier entry")).collect()
 }
 
 /// Makes the files available that smtp(8) needs in the queue directory to look up names in a chroot.

@@ -2,14 +2,17 @@
 
 use super::destinations::{Destination, Sender, ZONE};
 use super::dsn_filter::table;
+use crate::docs::page::{Page, Section};
 use crate::harness::tests;
 use crate::support::{Family, Gateway, Lab, until};
 
+// Alone, since the helper answers by itself after 300 ms.
 tests![
-    the_second_message_meets_no_timeout,
+    Alone: the_second_message_meets_no_timeout,
     a_refused_message_is_delivered_over_ipv4_and_none_is_bounced,
     a_host_that_heals_gets_mail_over_ipv6_again,
-    a_message_without_another_way_is_returned
+    a_message_without_another_way_is_returned,
+    the_documented_commands_run
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -56,6 +59,30 @@ fn attempts_over_ipv6(sender: &Sender<'_>, destination: &str) -> usize {
 fn outbound(lab: &Lab, gateway: &Gateway<'_>, name: &str) -> String {
     let config = gateway.file().to_str().unwrap();
     lab.gateway.run([GATEPOST, "outbound", name, "--config", config])
+}
+
+fn the_documented_commands_run() {
+    let lab = Lab::new();
+    let (sender, gateway) = start(&lab, "10m");
+    assert_sent(&sender.send("a", "silent"), "silent", Family::Ipv4);
+    gateway.wait_for_log("outbound: mx.silent.dest.example: IPv6 is avoided");
+    let page = Page::open("docs/outbound.md");
+    let sections = ["Evidence", "Messages without another way"].map(|title| page.section(title));
+    let (file, log) = (gateway.file().to_str().unwrap(), sender.postfix.log_file());
+    let commands = sections.into_iter().flat_map(Section::commands);
+    let printed = commands.map(|command| {
+        let line = command.line.replace("/var/log/mail.log", log.to_str().unwrap());
+        let line = line.replace("gatepost.toml", file).replace("example.com", ZONE);
+        let words: Vec<&str> =
+            line.split(' ').map(|word| if word == "gatepost" { GATEPOST } else { word }).collect();
+        lab.gateway.run(words)
+    });
+    let printed: Vec<String> = printed.collect();
+    let [all, domain, from_log, returned] = &*printed else { panic!("{printed:?}") };
+    for shown in [all, domain, from_log] {
+        assert!(shown.contains("IPv6 is avoided: no answer, "), "{shown}");
+    }
+    assert_eq!(returned, "0 messages to return\n");
 }
 
 fn the_second_message_meets_no_timeout() {

@@ -14,7 +14,7 @@ use crate::support::world::{ASKED, KNOT, knot};
 use crate::support::{Config, Family, Gateway, Lab, Mode, port};
 use hickory_proto::rr::Name;
 
-tests![new_senders_wait_no_longer_than_their_lookups];
+tests![Alone: new_senders_wait_no_longer_than_their_lookups];
 
 const SENDERS: u16 = 2000;
 const PACE: Duration = Duration::from_millis(5);
