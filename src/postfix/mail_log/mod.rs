@@ -13,7 +13,7 @@
 //! | `ID: to=<…>, relay=HOST[ADDRESS]:25, …, status=…` | a delivery, and an attempt unless a line before has reported it |
 //! | `relay=none`, `conn_use=2` and more, a relay on loopback or at a Unix socket | a delivery, no attempt |
 //!
-//! Lines of one process about one message and one address are one attempt: see [`join`].
+//! Lines of one process about one message and one address are one attempt: see `join.rs`.
 
 #![warn(clippy::indexing_slicing)]
 
