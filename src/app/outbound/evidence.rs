@@ -50,7 +50,7 @@ impl OutboundEvidence {
         Self(Arc::new(Shared {
             hosts: Mutex::new(Hosts::new(settings)),
             messages: Mutex::default(),
-            started: now(),
+            started: whole_second(now()),
             queue,
             metrics,
             log,
@@ -154,6 +154,24 @@ impl FlowObserver for OutboundEvidence {
     }
 }
 
+/// The second in which it is. Many logs have no smaller unit, so what happened just after the start seems to be before it.
+fn whole_second(at: Timestamp) -> Timestamp {
+    Timestamp::from_nanos(at.as_nanos() / 1_000_000_000 * 1_000_000_000)
+}
+
 fn now() -> Timestamp {
     Timestamp::from_system_time(SystemTime::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_of_the_start_counts_as_after_it() {
+        let started = Timestamp::from_nanos(1_700_000_014_616_000_000);
+        let logged = Timestamp::from_nanos(1_700_000_014_000_000_000);
+        assert!(logged < started && logged >= whole_second(started));
+        assert!(Timestamp::from_nanos(1_700_000_013_999_999_999) < whole_second(started));
+    }
 }
