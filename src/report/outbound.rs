@@ -81,7 +81,13 @@ fn add_host(lines: &mut Vec<String>, host: &OutboundHostReport, now: Timestamp, 
         }
     }
     if let Some(avoided) = &host.avoided {
-        lines.extend(indented(&format!("IPv6 is avoided: {}", avoidance(avoided, now))));
+        // The DNS filter knows whether there is one; here only attempts show it.
+        let condition = match host.ipv4.last {
+            Some(_) => "",
+            None => " if the host has an IPv4 address",
+        };
+        let text = format!("IPv6 is avoided{condition}: {}", avoidance(avoided, now));
+        lines.extend(indented(&text));
     }
     if details {
         add_details(lines, host, now);
@@ -143,7 +149,8 @@ fn last_attempt(last: &LastAttempt, now: Timestamp) -> String {
     format!("{}, {}", words(last.outcome), ago(now.since(last.at)))
 }
 
-const fn words(outcome: OutboundOutcome) -> &'static str {
+/// For a sentence.
+pub const fn words(outcome: OutboundOutcome) -> &'static str {
     match outcome {
         OutboundOutcome::Delivered => "delivered",
         OutboundOutcome::TimedOut => "no answer",
