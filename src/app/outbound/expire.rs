@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use tokio::io::AsyncReadExt as _;
 
 use crate::app::control_client;
-use crate::app::output::print;
+use crate::app::output::{note, print};
 use crate::cli::ExpireArgs;
 use crate::control::{self, ControlRequest};
 use crate::humanize::counted;
@@ -29,9 +29,11 @@ pub(in crate::app) async fn expire(args: ExpireArgs) -> anyhow::Result<ExitCode>
     }
     let directory = args.config_directory.as_deref();
     postfix_command("postsuper", directory, &["-e", "-"], &due)?;
+    // A message is returned at its next attempt, which Postfix also makes by itself, later.
     for queue_id in &due {
-        // The message is returned at its next attempt. One that has left the queue in between is no error.
-        postfix_command("postqueue", directory, &["-i", queue_id], &[])?;
+        if let Err(error) = postfix_command("postqueue", directory, &["-i", queue_id], &[]) {
+            note(&format!("{queue_id} is returned at Postfix's own next attempt: {error:#}"));
+        }
     }
     print(&format!("{} returned\n", counted(due.len() as u64, "message")))?;
     Ok(ExitCode::SUCCESS)
