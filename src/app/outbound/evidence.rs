@@ -14,6 +14,7 @@ use crate::outbound::{
     SteeringSettings,
 };
 use crate::policy::facts::DomainName;
+use crate::report::outbound::words;
 use crate::report::{LogLevel, SessionLog};
 use crate::time::Timestamp;
 use crate::traffic::{FlowObserver, FlowSummary};
@@ -80,9 +81,9 @@ impl OutboundEvidence {
             (None, Some(avoided)) => self.0.log.notice(
                 LogLevel::Info,
                 &format!(
-                    "outbound: {host}: IPv6 is avoided until {} UTC, {}",
+                    "outbound: {host}: IPv6 is avoided until {} UTC: {}",
                     clock(avoided.until),
-                    avoided.cause
+                    words(avoided.cause)
                 ),
             ),
             (Some(_), None) if attempt.family() == Family::Ipv6 => {

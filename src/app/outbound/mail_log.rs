@@ -35,7 +35,10 @@ impl MailLogReader {
             last = now;
         }
         self.metrics.set_mail_log_up(Some(false));
-        self.log.notice(LogLevel::Warn, "outbound: the mail log has ended; nothing new is learnt");
+        self.log.notice(
+            LogLevel::Warn,
+            "outbound: the mail log has ended, and with it the evidence of new attempts",
+        );
     }
 
     fn on_event(&self, event: &MailLogEvent) {

@@ -1,8 +1,9 @@
 //! Postfix's mail log: attempts and deliveries of its SMTP client, smtp(8), out of log lines.
 //!
 //! [`MailLogParser`] takes bytes of a log file or of `journalctl --output=export` and returns events; it has no clock and no
-//! socket. [`MailLogFollower`] reads a log as it grows and passes on its events. Everything behind `said:` is text of another server, and recipient addresses are text of anybody: a line is read
-//! from its beginning, and no part that others wrote decides how the rest is read. Local parts of mailboxes are not kept.
+//! socket. [`MailLogFollower`] reads a log as it grows and passes on its events. Everything behind `said:` is text of another
+//! server, and recipient addresses are text of anybody: a line is read from its beginning, and no part that others wrote
+//! decides how the rest is read. Local parts of mailboxes are not kept.
 //!
 //! | line of smtp(8) | result |
 //! |---|---|
