@@ -32,9 +32,9 @@ pub use self::policy::{
 };
 pub use self::proxy::Proxy;
 pub use self::record::{
-    ClientTlsFacts, EncryptedBytes, Endpoint, Phases, PolicyQuestion, RecipientRecord,
-    SessionRecord, ShadowRecord, SmtpFacts, TcpFacts, TlsFacts, TlsFailure, TransactionRecord,
-    TranscriptEntry, TranscriptItem, UpstreamTlsFailure, VerdictRecord,
+    ClientTlsFacts, EncryptedBytes, Endpoint, MessageProgress, Phases, PolicyQuestion,
+    RecipientRecord, SessionRecord, ShadowRecord, SmtpFacts, TcpFacts, TlsFacts, TlsFailure,
+    TransactionRecord, TranscriptEntry, TranscriptItem, UpstreamTlsFailure, VerdictRecord,
 };
 pub use crate::addr::Side;
 pub use crate::smtp::{BareNewlines, TlsState};

@@ -102,6 +102,8 @@ fn proof(proof: Option<PathProof>, now: Timestamp) -> String {
 pub(super) fn proof_event(proof: PathProof) -> String {
     match proof.by {
         ProofSource::Message => "message accepted".to_owned(),
+        ProofSource::Received => "message received in full under TLS".to_owned(),
+        ProofSource::Envelope => "session under TLS with accepted recipients completed".to_owned(),
         ProofSource::Session if proof.under_tls > 1 => {
             format!("{} under TLS, the last completed", counted(proof.under_tls, "session"))
         }

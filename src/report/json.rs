@@ -191,6 +191,7 @@ fn shortened_transaction(transaction: &TransactionRecord) -> TransactionRecord {
         bytes: transaction.bytes,
         chunking: transaction.chunking,
         queue_id: transaction.queue_id.as_deref().map(truncated),
+        progress: transaction.progress,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::wording;
-use crate::engine::{Outcome, SessionRecord};
+use crate::engine::{MessageProgress, Outcome, SessionRecord};
 use crate::policy::PolicyAction;
 use crate::smtp::{EnhancedCode, Verb};
 use crate::stream::FlowOutcome;
@@ -41,6 +41,8 @@ pub(super) struct TransactionCounts {
     pub(super) deferred: u32,
     /// 5xx.
     pub(super) rejected: u32,
+    /// Arrived in full where the reply is not visible: under TLS that passes through, by Postfix's question at its end.
+    pub(super) received: u32,
     /// Aborted by the client, or cut off.
     pub(super) incomplete: u32,
 }
@@ -53,6 +55,9 @@ impl TransactionCounts {
                 Some(200..300) => &mut counts.accepted,
                 Some(400..500) => &mut counts.deferred,
                 Some(500..) => &mut counts.rejected,
+                None if transaction.progress == Some(MessageProgress::Received) => {
+                    &mut counts.received
+                }
                 _ => &mut counts.incomplete,
             } += 1;
         }

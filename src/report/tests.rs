@@ -36,6 +36,7 @@ fn transaction(from: &str, to: Vec<RecipientRecord>, code: Option<u16>) -> Trans
         bytes: if code.is_some() { 1234 } else { 0 },
         chunking: false,
         queue_id: None,
+        progress: None,
     }
 }
 

@@ -181,6 +181,9 @@ fn write_transaction(line: &mut String, transaction: &TransactionRecord) {
         line.push_str(" queue_id=");
         push(line, id, EscapeContext::Word, MAX_VALUE);
     }
+    if let Some(progress) = transaction.progress {
+        put!(line, " progress={progress}");
+    }
 }
 
 fn socket(endpoint: Endpoint) -> SocketAddr {

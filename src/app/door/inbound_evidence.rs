@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::addr::{Family, NetworkKey, Networks, Side};
-use crate::engine::{EncryptedBytes, Event, Observe, Outcome, SessionRecord};
+use crate::engine::{
+    EncryptedBytes, Event, MessageProgress, Observe, Outcome, SessionRecord, TransactionRecord,
+};
 use crate::policy::door::{
     DoorSettings, EncryptedExchange, FamilyEvidence, InboundEvidence, InboundSession, SessionEnd,
     SilenceDetector, SilenceSign, UpstreamContact,
@@ -132,6 +134,11 @@ fn inbound(record: &SessionRecord, own_ports: &[u16]) -> InboundSession {
         .transactions
         .iter()
         .filter(|transaction| transaction.data_code.is_some_and(|code| code / 100 == 2));
+    // The question at the end has the true size.
+    let progress = |wanted| {
+        let of_it = move |one: &&TransactionRecord| one.progress_if_accepted() >= Some(wanted);
+        smtp.transactions.iter().filter(of_it)
+    };
     let sent_bdat = smtp.commands.get(&Verb::Bdat).is_some_and(|count| *count > 0);
     let end = record.start + record.duration;
     InboundSession {
@@ -140,6 +147,8 @@ fn inbound(record: &SessionRecord, own_ports: &[u16]) -> InboundSession {
         start: record.start,
         end,
         accepted: accepted.map(|transaction| transaction.bytes).max(),
+        received: progress(MessageProgress::Received).map(|message| message.bytes).max(),
+        has_envelope: progress(MessageProgress::ContentDue).next().is_some(),
         content_started: smtp.replies.contains_key(&354) || sent_bdat,
         content_complete: smtp.phases.data.is_some(),
         client_bytes: record.tcp.client_bytes,

@@ -503,11 +503,12 @@ impl Gateway {
             let notice = "new mail goes to the servers directly from now on, uninspected, until gatepost runs again";
             self.log.notice(LogLevel::Warn, notice);
         }
+        let taps = Arc::clone(self.relay.taps());
+        let cut_off = self.relay.drain().await;
+        // After the drain: Postfix asks about sessions in progress, and the questions belong to their records.
         if let Some((service, _)) = self.policy_service {
             service.stop().await;
         }
-        let taps = Arc::clone(self.relay.taps());
-        let cut_off = self.relay.drain().await;
         if cut_off > 0 {
             let notice = format!("{cut_off} sessions exceeded the drain time and got a 421");
             self.log.notice(LogLevel::Warn, &notice);

@@ -10,15 +10,16 @@ use crate::engine::{Observe, Profile};
 use crate::policy::facts::Lookup;
 use crate::postfix::policy::{
     PolicyListener, PolicyListenerError, PolicyLookupFuture, PolicyLookups, PolicyService,
-    PolicyServiceParts,
+    PolicyServiceParts, SessionTimes,
 };
 use crate::relay::LookupProvider;
 use crate::report::{LogLevel, SessionLog};
 
-/// A session of Postfix is over when nothing was asked about it for so long.
-const QUIET: Duration = Duration::from_secs(5);
-/// The same where the relay may be in front of that Postfix: most sessions are joined to those of the relay by then.
-const QUIET_BESIDE_RELAY: Duration = Duration::from_secs(60);
+/// Where Postfix alone has the sessions.
+const ALONE: SessionTimes = SessionTimes { quiet: Duration::from_secs(5), left: Duration::ZERO };
+/// Where the relay may be in front of that Postfix: most sessions are joined to those of the relay by then.
+const BESIDE_RELAY: SessionTimes =
+    SessionTimes { quiet: Duration::from_secs(60), left: Duration::from_secs(5) };
 
 /// Creates the socket, while the process may still write to Postfix's folder.
 ///
@@ -45,8 +46,7 @@ pub(super) fn start(
         profile: profile(config),
         lookups: Arc::clone(router) as _,
         observer,
-        // A session of the relay ends it earlier.
-        quiet: if config.relay.listeners.is_empty() { QUIET } else { QUIET_BESIDE_RELAY },
+        times: if config.relay.listeners.is_empty() { ALONE } else { BESIDE_RELAY },
         warn: Box::new(move |warning| log.notice(LogLevel::Warn, warning)),
     };
     Some(PolicyService::start(listener?, parts))

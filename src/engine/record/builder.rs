@@ -502,6 +502,7 @@ impl From<Transaction> for TransactionRecord {
             bytes: transaction.bytes,
             chunking: transaction.chunking,
             queue_id: None,
+            progress: None,
         }
     }
 }

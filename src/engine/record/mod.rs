@@ -22,6 +22,7 @@ pub use self::question::PolicyQuestion;
 pub use self::transcript_entry::{TranscriptEntry, TranscriptItem};
 use super::event::{Anomaly, Outcome, Phase, TlsHandshake, TlsVersion, UpstreamTlsResult};
 use crate::addr::{Family, Side};
+use crate::label::labels;
 use crate::policy::ClientArrival;
 use crate::policy::facts::ClientCertificate;
 use crate::smtp::{EnhancedCode, TlsState, Verb};
@@ -296,6 +297,19 @@ pub struct TransactionRecord {
     /// Postfix's name for the message, where Postfix asked the policy about it; absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_id: Option<String>,
+    /// How far the message came, where only Postfix's questions show it; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<MessageProgress>,
+}
+
+labels! {
+    /// How far a message came that the gateway does not see, by the last question of the mail server about it.
+    pub enum MessageProgress {
+        /// Recipients were accepted, and the client sent DATA or BDAT. Content was due and may never have arrived.
+        ContentDue = "content_due",
+        /// All of it arrived, also on the path of large segments. The reply to it is not known.
+        Received = "received",
+    }
 }
 
 impl TransactionRecord {
@@ -309,6 +323,11 @@ impl TransactionRecord {
             all.then_some(last)
         };
         self.mail_code.filter(rejected).or_else(recipients).or(self.data_code)
+    }
+
+    /// The progress of a message that the policy did not refuse.
+    pub fn progress_if_accepted(&self) -> Option<MessageProgress> {
+        self.progress.filter(|_| self.deciding_code().is_none_or(|code| code / 100 == 2))
     }
 }
 

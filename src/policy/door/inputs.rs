@@ -58,6 +58,8 @@ impl From<FamilyEvidence> for Signals {
     fn from(evidence: FamilyEvidence) -> Self {
         Self {
             accepted: evidence.accepted,
+            received: evidence.received,
+            envelope: evidence.envelope,
             encrypted: evidence.encrypted,
             encrypted_total: evidence.encrypted_total,
             upstream_down: evidence.upstream_down,

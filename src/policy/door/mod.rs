@@ -14,8 +14,8 @@
 //!
 //! Only `closed` refuses. The signals (rules 14 and 15 of ARCHITECTURE.md):
 //!
-//! - *Proof* is mail from outside that got its 250 over the family, an encrypted session from outside that was completed, or a
-//!   vantage that reached us. A connection to oneself proves a socket, not the path.
+//! - *Proof* is mail from outside that got its 250 over the family, or arrived in full under TLS that passes through, an encrypted
+//!   session from outside that was completed, or a vantage that reached us. A connection to oneself proves a socket, not the path.
 //! - *Bad* is: a number of failed probes in a row (unless mail arrived within the last `min_hold`: then the vantage's own path
 //!   is at fault), no upstream for sessions of the family, or sessions that stall while the other family delivers (a PMTU black
 //!   hole passes handshake and commands). Stalls from `agreeing_networks` different networks must agree, and a vantage whose

@@ -40,6 +40,7 @@ struct Play {
     ended_by: SessionEnd,
     code: Option<Option<u16>>,
     encrypted: Option<EncryptedExchange>,
+    has_envelope: bool,
     upstream: UpstreamContact,
     destination: u16,
 }
@@ -78,7 +79,7 @@ fn play() -> impl Strategy<Value = Play> {
         (any::<bool>(), any::<bool>(), 0_u64..10_000),
         prop::sample::select(ends.to_vec()),
         prop::sample::select(codes.to_vec()),
-        prop::option::of(exchange()),
+        (prop::option::of(exchange()), any::<bool>()),
         prop::sample::select(contacts.to_vec()),
         0_u16..2,
     )
@@ -90,7 +91,7 @@ fn play() -> impl Strategy<Value = Play> {
                 content,
                 ended_by,
                 code,
-                encrypted,
+                (encrypted, has_envelope),
                 upstream,
                 destination,
             )| Play {
@@ -102,6 +103,7 @@ fn play() -> impl Strategy<Value = Play> {
                 ended_by,
                 code,
                 encrypted,
+                has_envelope,
                 upstream,
                 destination,
             },
@@ -118,6 +120,8 @@ impl Play {
             start: at(self.start),
             end: at(self.start + self.lasts),
             accepted: None,
+            received: None,
+            has_envelope: self.has_envelope,
             content_started,
             content_complete,
             client_bytes,
@@ -151,6 +155,7 @@ fn mail(family: Family, network: u8, start: u64, bytes: u64) -> InboundSession {
         ended_by: SessionEnd::Other,
         code: Some(Some(250)),
         encrypted: None,
+        has_envelope: false,
         upstream: UpstreamContact::Connected,
         destination: 0,
     };
@@ -232,6 +237,7 @@ proptest! {
             ended_by: SessionEnd::Timeout,
             code: Some(Some(421)),
             encrypted: None,
+            has_envelope: false,
             upstream: UpstreamContact::Connected,
             destination: 0,
         };

@@ -20,6 +20,10 @@ labels! {
     pub enum ProofSource {
         /// A message was accepted.
         Message = "message",
+        /// A message arrived in full under TLS that the gateway passes through. The reply to it is not known.
+        Received = "received",
+        /// As [`Self::Session`], and recipients were accepted in it.
+        Envelope = "envelope",
         /// A session under TLS was completed: TLS that the gateway passes through.
         Session = "session",
         /// A vantage reached us.
@@ -32,6 +36,10 @@ impl PathProof {
     pub(super) fn text(self, now: Timestamp) -> String {
         let event = match self.by {
             ProofSource::Message => "a message was accepted".to_owned(),
+            ProofSource::Received => "a message under TLS was received in full".to_owned(),
+            ProofSource::Envelope => {
+                "a session under TLS with accepted recipients was completed".to_owned()
+            }
             ProofSource::Session if self.under_tls > 1 => {
                 format!("{} under TLS, the last completed", counted(self.under_tls, "session"))
             }

@@ -11,6 +11,10 @@ use crate::time::Timestamp;
 pub struct Signals {
     /// End of the latest session from outside in which a message got its 250.
     pub accepted: Option<Timestamp>,
+    /// End of the latest session from outside in which a message arrived in full, by the mail server's question at its end.
+    pub received: Option<Timestamp>,
+    /// End of the latest completed encrypted session from outside in which recipients were accepted, by its question at DATA.
+    pub envelope: Option<Timestamp>,
     /// End of the latest completed encrypted session from outside.
     pub encrypted: Option<Timestamp>,
     /// All of these since the start.
@@ -86,11 +90,17 @@ pub(super) enum Assessment {
 impl Signals {
     pub fn proof(&self) -> Option<PathProof> {
         let proof = |at, by| PathProof { at, by, under_tls: self.encrypted_total };
-        let message = self.accepted.map(|at| proof(at, ProofSource::Message));
-        let session = self.encrypted.map(|at| proof(at, ProofSource::Session));
+        let mail = [
+            (self.encrypted, ProofSource::Session),
+            (self.envelope, ProofSource::Envelope),
+            (self.received, ProofSource::Received),
+            (self.accepted, ProofSource::Message),
+        ];
+        let mail = mail.into_iter().filter_map(|(at, by)| Some(proof(at?, by)));
         let reached = self.probes.as_ref().and_then(|probes| probes.last_reached);
         let probe = reached.map(|at| proof(at, ProofSource::Probe));
-        [session, message, probe].into_iter().flatten().max_by_key(|proof| proof.at)
+        // Of several at the same time the last, which proves most.
+        mail.chain(probe).max_by_key(|proof| proof.at)
     }
 
     pub fn are_bad(&self, settings: &DoorSettings, now: Timestamp) -> bool {
@@ -135,7 +145,7 @@ impl Signals {
 
     /// The latest mail, as far as it can be seen.
     pub fn arrived(&self) -> Option<Timestamp> {
-        self.accepted.max(self.encrypted)
+        self.accepted.max(self.received).max(self.encrypted)
     }
 
     /// The vantage's results, unless it no longer responds.

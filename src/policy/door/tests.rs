@@ -218,6 +218,34 @@ fn an_encrypted_session_is_a_proof_like_a_message() {
     assert_eq!(changes, ["100: open (proven)"]);
 }
 
+#[test]
+fn the_proof_names_as_much_as_is_known() {
+    let session = Signals { encrypted: Some(at(10)), encrypted_total: 34, ..Signals::default() };
+    let envelope = Signals { envelope: Some(at(10)), ..session.clone() };
+    let received = Signals { received: Some(at(10)), ..envelope.clone() };
+    let accepted = Signals { accepted: Some(at(10)), ..received.clone() };
+    let later = Signals { encrypted: Some(at(11)), ..received.clone() };
+    for (signals, by, text) in [
+        (session, ProofSource::Session, "34 sessions under TLS, the last completed 2 s ago"),
+        (
+            envelope,
+            ProofSource::Envelope,
+            "a session under TLS with accepted recipients was completed 2 s ago",
+        ),
+        (received, ProofSource::Received, "a message under TLS was received in full 2 s ago"),
+        (accepted, ProofSource::Message, "a message was accepted 2 s ago"),
+        (later, ProofSource::Session, "34 sessions under TLS, the last completed 1 s ago"),
+    ] {
+        assert_eq!(signals.proof().map(|proof| proof.by), Some(by));
+        let mut door = door();
+        door.update(&signals, at(12));
+        assert_eq!(door.status(at(12)).detail, text);
+    }
+    // The session ended in a time-out, so that it is no proof by itself.
+    let received = Signals { received: Some(at(10)), ..Signals::default() };
+    assert_eq!(received.arrived(), Some(at(10)));
+}
+
 /// With `when_unproven = "close"`, which is the default with a vantage.
 #[test]
 fn a_vantage_without_results_closes_nothing() {

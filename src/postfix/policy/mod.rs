@@ -18,4 +18,5 @@ pub use self::listener::{PolicyListener, PolicyListenerError};
 pub use self::lookups::{PolicyLookupFuture, PolicyLookups};
 pub use self::request::{MAX_REQUEST, ParsedRequest, PolicyRequest};
 pub use self::service::{PolicyRecords, PolicyService, PolicyServiceParts};
+pub use self::sessions::SessionTimes;
 pub use self::settings::{PolicyAddress, PolicySettings};

@@ -1,6 +1,6 @@
 //! A request as a question for the engine.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::request::PolicyRequest;
@@ -25,18 +25,29 @@ impl SessionKey {
     pub(super) fn server(self) -> OriginalDst {
         OriginalDst::new(self.server)
     }
+
+    /// As Postfix before 3.2 asks.
+    pub(super) fn without_server(self) -> Self {
+        let server = SocketAddr::new(unspecified(self.client().family()), SMTP);
+        Self { server, ..self }
+    }
+}
+
+const SMTP: u16 = 25;
+
+fn unspecified(family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::Ipv6 => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 /// `None` for a client without an address, as one on a Unix socket.
 pub(super) fn question(request: &PolicyRequest<'_>) -> Option<(SessionKey, DelegatedQuestion)> {
     let client: IpAddr = address(&request.client_address)?;
     let client = ClientAddr::new(SocketAddr::new(client, port(&request.client_port, 0)));
-    let nowhere: IpAddr = match client.family() {
-        Family::Ipv4 => [0; 4].into(),
-        Family::Ipv6 => [0_u16; 8].into(),
-    };
-    let server = address(&request.server_address).unwrap_or(nowhere);
-    let server = OriginalDst::new(SocketAddr::new(server, port(&request.server_port, 25)));
+    let server = address(&request.server_address).unwrap_or_else(|| unspecified(client.family()));
+    let server = OriginalDst::new(SocketAddr::new(server, port(&request.server_port, SMTP)));
     let at = asked_at(&request.protocol_state);
     let known = stage(at, request);
     let stage = context_stage(&request.policy_context).map_or(known, |stage| stage.min(known));

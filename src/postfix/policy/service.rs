@@ -17,7 +17,7 @@ use super::listener::{PolicyListener, PolicyStream};
 use super::lookups::PolicyLookups;
 use super::question::{SessionKey, question};
 use super::request::{MAX_REQUEST, ParsedRequest, PolicyRequest};
-use super::sessions::Sessions;
+use super::sessions::{SessionTimes, Sessions};
 use super::settings::PolicySettings;
 use crate::engine::{
     DelegatedAction, DelegationEvent, DelegationFault, Observe, Profile, SessionRecord,
@@ -45,8 +45,7 @@ pub struct PolicyServiceParts {
     pub profile: Arc<Profile>,
     pub lookups: Arc<dyn PolicyLookups>,
     pub observer: Arc<dyn Observe>,
-    /// A session is over when Postfix asked nothing about it for so long. Clients that go on later get a second record.
-    pub quiet: Duration,
+    pub times: SessionTimes,
     /// Receives warnings, for the log.
     pub warn: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -83,8 +82,8 @@ struct Shared {
 impl PolicyService {
     /// Accepts connections from now on.
     pub fn start(listener: PolicyListener, parts: PolicyServiceParts) -> Self {
-        let PolicyServiceParts { settings, profile, lookups, observer, quiet, warn } = parts;
-        let sessions = Sessions::new(lookups, Arc::clone(&observer), profile, quiet);
+        let PolicyServiceParts { settings, profile, lookups, observer, times, warn } = parts;
+        let sessions = Sessions::new(lookups, Arc::clone(&observer), profile, times);
         let shared = Arc::new(Shared {
             settings: ArcSwap::from_pointee(settings),
             sessions: Arc::new(sessions),

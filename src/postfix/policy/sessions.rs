@@ -3,6 +3,10 @@
 //! A question has all that Postfix knows, so that nothing depends on this table but what is joined by it: one record and one
 //! set of answers for each session, as in the relay. Postfix does not say when a session ends. It is over when its connection
 //! of policy delegation turns to another one or closes, or when nothing is asked for a while.
+//!
+//! Behind a relay of ours, the relay's record of the session is the one that counts, and [`Sessions::take`] adds the questions to
+//! it. It comes after Postfix's end of the session, by as much as the client is slow to close; so a session that Postfix left is
+//! kept for a moment.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -33,10 +37,23 @@ pub(super) struct Sessions {
     lookups: Arc<dyn PolicyLookups>,
     observer: Arc<dyn Observe>,
     pub(super) profile: ArcSwap<Profile>,
-    /// After so long without a question a session is over.
-    quiet_for: Duration,
+    times: SessionTimes,
     /// Those that no question is in progress about.
-    quiet: Mutex<HashMap<SessionKey, (LiveSession, Instant)>>,
+    quiet: Mutex<HashMap<SessionKey, QuietSession>>,
+}
+
+/// How long a session is kept for further questions, and for a record that it is joined to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionTimes {
+    /// After the last question. Clients that go on later get a second record.
+    pub quiet: Duration,
+    /// After Postfix turned to another session.
+    pub left: Duration,
+}
+
+struct QuietSession {
+    live: LiveSession,
+    ends_at: Instant,
 }
 
 struct LiveSession {
@@ -69,15 +86,9 @@ impl Sessions {
         lookups: Arc<dyn PolicyLookups>,
         observer: Arc<dyn Observe>,
         profile: Arc<Profile>,
-        quiet_for: Duration,
+        times: SessionTimes,
     ) -> Self {
-        Self {
-            quiet_for,
-            lookups,
-            observer,
-            profile: ArcSwap::new(profile),
-            quiet: Mutex::default(),
-        }
+        Self { times, lookups, observer, profile: ArcSwap::new(profile), quiet: Mutex::default() }
     }
 
     /// The decision on a question, no later than `deadline`. Rules in shadow mode are waited for as those in force are, so
@@ -89,7 +100,7 @@ impl Sessions {
         deadline: tokio::time::Instant,
     ) -> (DelegatedReply, Vec<ShadowRecord>) {
         let kept = self.lock().remove(&key);
-        let mut live = kept.map_or_else(|| self.begin(key), |(live, _)| live);
+        let mut live = kept.map_or_else(|| self.begin(key), |kept| kept.live);
         self.step(&mut live, |engine, at, out| engine.ask(asked, at, out));
         while (!live.engine.is_decided() || live.engine.awaits_shadow()) && !live.pending.is_empty()
         {
@@ -111,20 +122,22 @@ impl Sessions {
 
     /// Postfix turned to another session.
     pub(super) fn on_left(self: &Arc<Self>, key: SessionKey) {
-        let left = self.lock().remove(&key);
-        if let Some((live, _)) = left {
-            self.finish(live);
+        if self.times.left.is_zero() {
+            let left = self.lock().remove(&key);
+            return left.into_iter().for_each(|left| self.finish(left.live));
+        }
+        let latest = Instant::now() + self.times.left;
+        if let Some(left) = self.lock().get_mut(&key) {
+            left.ends_at = left.ends_at.min(latest);
         }
     }
 
-    /// Ends the sessions that nothing was asked about lately.
+    /// Ends the sessions whose time is over.
     pub(super) fn finish_quiet(self: &Arc<Self>) {
+        let now = Instant::now();
         let over: Vec<LiveSession> = {
             let mut quiet = self.lock();
-            quiet
-                .extract_if(|_, (_, since)| since.elapsed() >= self.quiet_for)
-                .map(|(_, (live, _))| live)
-                .collect()
+            quiet.extract_if(|_, one| one.ends_at <= now).map(|(_, one)| one.live).collect()
         };
         over.into_iter().for_each(|live| self.finish(live));
     }
@@ -132,12 +145,16 @@ impl Sessions {
     /// Ends all sessions: the gateway stops.
     pub(super) fn finish_all(&self) {
         let all: Vec<_> = self.lock().drain().collect();
-        all.into_iter().for_each(|(_, (live, _))| self.record(live));
+        all.into_iter().for_each(|(_, one)| self.record(one.live));
     }
 
     /// Ends a session that another record is about as well.
     pub(super) fn take(&self, key: SessionKey) -> Option<SessionRecord> {
-        let (live, _) = self.lock().remove(&key)?;
+        let live = {
+            let mut quiet = self.lock();
+            // Postfix before 3.2 does not say where the client connected to.
+            quiet.remove(&key).or_else(|| quiet.remove(&key.without_server()))?.live
+        };
         let mut out = Output::default();
         let family = live.engine.client().family();
         let record = live.engine.finish(&mut out);
@@ -159,7 +176,8 @@ impl Sessions {
     fn keep(&self, key: SessionKey, live: LiveSession) {
         let mut quiet = self.lock();
         let other = if quiet.len() < MAX_SESSIONS || quiet.contains_key(&key) {
-            quiet.insert(key, (live, Instant::now())).map(|(other, _)| other)
+            let ends_at = Instant::now() + self.times.quiet;
+            quiet.insert(key, QuietSession { live, ends_at }).map(|other| other.live)
         } else {
             Some(live)
         };
@@ -226,7 +244,10 @@ impl Sessions {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionKey, (LiveSession, Instant)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionKey, QuietSession>> {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

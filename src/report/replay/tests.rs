@@ -85,6 +85,7 @@ fn mail(helo: &str, code: u16, enhanced: Option<EnhancedCode>) -> SmtpFacts {
             bytes: if accepted { 1234 } else { 0 },
             chunking: false,
             queue_id: None,
+            progress: None,
         }],
         transactions_total: 1,
         commands: BTreeMap::from([(Verb::Ehlo, 1), (Verb::Mail, 1), (Verb::Rcpt, 1)]),

@@ -206,18 +206,24 @@ const fn upstream_state(upstream: &UpstreamRow) -> (Tone, &'static str) {
 }
 
 pub(super) fn sessions(snapshot: &Snapshot) -> Markup {
-    const COLUMNS: [&str; 11] = [
+    const COLUMNS: [&str; 12] = [
         "Ended", "Family", "Listener", "Client", "Verdict", "HELO", "From", "To", "Reply",
-        "Messages", "Time",
+        "Messages", "Queue ID", "Time",
     ];
-    let [ended, of, listener, client, verdict, helo, from, to, reply, messages, time] = COLUMNS;
+    let [ended, of, listener, client, verdict, helo, from, to, reply, messages, queue_id, time] =
+        COLUMNS;
     let shows_clients = snapshot.sessions.iter().any(|row| row.client.is_some());
     // Sessions of one listener need no column.
     let mut names = snapshot.sessions.iter().map(|row| &row.listener);
     let first = names.next();
     let shows_listeners = names.any(|name| Some(name) != first);
-    let is_shown = |column: &&str| {
-        (shows_clients || *column != client) && (shows_listeners || *column != listener)
+    // Only where Postfix asks the policy.
+    let shows_queue_ids = snapshot.sessions.iter().any(|row| row.queue_id.is_some());
+    let is_shown = |column: &&str| match *column {
+        "Client" => shows_clients,
+        "Listener" => shows_listeners,
+        "Queue ID" => shows_queue_ids,
+        _ => true,
     };
     let columns: Vec<&str> = COLUMNS.into_iter().filter(is_shown).collect();
     let rows = html! {
@@ -238,6 +244,7 @@ pub(super) fn sessions(snapshot: &Snapshot) -> Markup {
                 (optional_cell(reply, code.as_deref()))
                 @let accepted = (row.messages > 0).then(|| row.messages.to_string());
                 (optional_cell(messages, accepted.as_deref()))
+                @if shows_queue_ids { (optional_cell(queue_id, row.queue_id.as_deref())) }
                 (cell(time, html! { (short_duration(row.duration)) }))
             }
         }

@@ -49,7 +49,10 @@ pub(super) fn families(snapshot: &Snapshot) -> Markup {
                         (total("… refused by the gateway", |all| all.refused))
                         (total("… failed", |all| all.failed))
                         @if both.iter().any(|(_, of)| of.hour.all.under_tls > 0) {
-                            (total("… under TLS, mail not visible", |all| all.under_tls))
+                            (total("… under TLS, replies not visible", |all| all.under_tls))
+                        }
+                        @if both.iter().any(|(_, of)| of.hour.all.messages_received > 0) {
+                            (total("Messages received under TLS", |all| all.messages_received))
                         }
                         (row("Accepted messages", &|_, of| messages(of.hour.all, of.hour.all.messages_accepted)))
                         (row("Refused messages", &|_, of| messages(of.hour.all, of.hour.all.messages_refused)))

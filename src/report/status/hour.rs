@@ -18,7 +18,9 @@ pub(super) struct SessionCounts {
     pub(super) failed: u32,
     pub(super) messages_accepted: u32,
     pub(super) messages_refused: u32,
-    /// Of `succeeded`: their TLS passed through, so that their messages are not known.
+    /// Received in full, their replies not known.
+    pub(super) messages_received: u32,
+    /// Of `succeeded`: their TLS passed through, so that the replies to their messages are not known.
     pub(super) under_tls: u32,
 }
 
@@ -34,6 +36,7 @@ impl SessionCounts {
             (&mut self.failed, other.failed),
             (&mut self.messages_accepted, other.messages_accepted),
             (&mut self.messages_refused, other.messages_refused),
+            (&mut self.messages_received, other.messages_received),
             (&mut self.under_tls, other.under_tls),
         ] {
             *sum = sum.saturating_add(more);
@@ -88,6 +91,7 @@ impl LastHour {
             failed: one(SessionResult::Failed),
             messages_accepted: messages.accepted,
             messages_refused: messages.refused(),
+            messages_received: messages.received,
             under_tls: u32::from(record.outcome == Outcome::TlsCompleted),
         });
         let phases = &record.smtp.phases;

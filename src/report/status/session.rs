@@ -56,6 +56,8 @@ pub(super) struct SessionRow {
     pub(super) code: Option<SignificantCode>,
     /// Accepted messages.
     pub(super) messages: u32,
+    /// Postfix's name of the last message, where it asked the policy about it.
+    pub(super) queue_id: Option<String>,
 }
 
 impl SessionRow {
@@ -83,6 +85,9 @@ impl SessionRow {
             to,
             code: summary.code,
             messages: summary.messages.accepted,
+            queue_id: last
+                .and_then(|last| last.queue_id.as_deref())
+                .map(|queue_id| masking.text(queue_id)),
         }
     }
 }
@@ -105,6 +110,7 @@ fn verdict(record: &SessionRecord, summary: &SessionSummary) -> (Tone, &'static 
         SessionResult::Failed => (Tone::Bad, "failed"),
         SessionResult::Succeeded if accepted => (Tone::Good, "accepted"),
         SessionResult::Succeeded if messages.refused() > 0 => (Tone::Fair, "refused by the MTA"),
+        SessionResult::Succeeded if messages.received > 0 => (Tone::Good, "received under TLS"),
         SessionResult::Succeeded if record.smtp.tls == TlsState::Started => {
             (Tone::Plain, "relayed under TLS")
         }

@@ -8,9 +8,12 @@ use proptest::prelude::*;
 
 use self::records::{a_session, at, from};
 use super::page::page;
+use super::session::Tone;
 use super::*;
 use crate::addr::Side;
-use crate::engine::{AttemptOutcome, Outcome, RecipientRecord, TlsState, TransactionRecord};
+use crate::engine::{
+    AttemptOutcome, MessageProgress, Outcome, RecipientRecord, TlsState, TransactionRecord,
+};
 use crate::policy::PolicyAction;
 use crate::policy::door::{
     Door, DoorReport, DoorSettings, ProbeResults, Signals, SilenceSign, VantageStatus,
@@ -338,7 +341,7 @@ fn sessions_under_tls_are_neither_failed_nor_without_messages() {
         let after = html.split_once(name).unwrap_or_else(|| panic!("no row {name}")).1;
         after.split_once("</tr>").unwrap().0.to_owned()
     };
-    assert!(row("… under TLS, mail not visible").contains(">19<"), "{html}");
+    assert!(row("… under TLS, replies not visible").contains(">19<"), "{html}");
     let accepted = row("Accepted messages");
     assert!(
         accepted.contains("–") && accepted.contains(">0<"),
@@ -357,6 +360,43 @@ fn sessions_under_tls_are_neither_failed_nor_without_messages() {
     let snapshot = status.snapshot(live.at);
     let latest = &snapshot.sessions[0];
     assert_eq!((latest.verdict, &*latest.reason), ("TLS failed", "client closed"));
+}
+
+/// The questions of the Postfix behind the gateway were joined to the session.
+#[test]
+fn a_joined_session_under_tls_has_its_envelope_and_queue_id() {
+    let status = StatusCollector::new(&StatusSettings { show_addresses: true, hosts: Vec::new() });
+    let mut record = under_tls(0, Outcome::TlsCompleted);
+    let to = RecipientRecord { address: "ann@example.org".to_owned(), code: None, enhanced: None };
+    record.smtp.transactions = vec![TransactionRecord {
+        mail_from: "joe@a.example".to_owned(),
+        rcpt_to: vec![to],
+        rcpt_total: 1,
+        queue_id: Some("4XyZ\u{1b}".to_owned()),
+        progress: Some(MessageProgress::Received),
+        ..TransactionRecord::default()
+    }];
+    status.session(&record);
+    let snapshot = status.snapshot(at(60));
+    let row = &snapshot.sessions[0];
+    assert_eq!((row.tone, row.verdict), (Tone::Good, "received under TLS"));
+    assert_eq!(snapshot.families[Family::Ipv6 as usize].hour.all.messages_received, 1);
+    let html = rendered(&status, &quiet(at(60)));
+    let cell = |label: &str| {
+        let after = html.split_once(&format!("<td role=\"cell\" data-label=\"{label}\"><div>"));
+        after.unwrap_or_else(|| panic!("no {label}: {html}")).1.split_once('<').unwrap().0
+    };
+    assert_eq!((cell("From"), cell("To")), ("joe@a.example", "ann@example.org"));
+    assert_eq!(cell("Queue ID"), "4XyZ\\x1b");
+    let (_, rest) = html.split_once("Messages received under TLS").unwrap();
+    assert!(rest.split_once("</tr>").unwrap().0.contains(">1<"), "{html}");
+
+    record.smtp.transactions[0].progress = Some(MessageProgress::ContentDue);
+    status.session(&record);
+    assert_eq!(status.snapshot(at(60)).sessions[0].verdict, "relayed under TLS");
+    let none = StatusCollector::new(&StatusSettings::default());
+    none.session(&a_session());
+    assert!(!rendered(&none, &quiet(at(60))).contains("Queue ID"));
 }
 
 fn vantage_down(since: Timestamp) -> VantageStatus {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::addr::Networks;
-use crate::engine::evaluate_record;
+use crate::engine::{MessageProgress, evaluate_record};
 use crate::policy::facts::{
     Answer, FamilyRequirement, PresentedCertificate, ReturnPathLevel, Source,
 };
@@ -162,6 +162,33 @@ fn data_is_not_decided_again_for_all_recipients() {
 }
 
 #[test]
+fn only_data_and_the_end_show_the_progress_of_a_message() {
+    use MessageProgress::{ContentDue, Received};
+    let rules = [rule("r", Some(FactName::Fcrdns), PolicyAction::Reject, RuleMode::Enforce)];
+    let at = |at| asked(at, PolicyStage::Mail, "a@a.example", None);
+    let (data, end) = (at(AskedAt::Data), at(AskedAt::EndOfMessage));
+    let rcpt = rcpt("a@a.example", "b@b.example");
+    for (rules, questions, progress, accepted) in [
+        (&[][..], vec![&rcpt], None, None),
+        (&[], vec![&rcpt, &data], Some(ContentDue), Some(ContentDue)),
+        (&[], vec![&rcpt, &data, &end], Some(Received), Some(Received)),
+        (&[], vec![&rcpt, &end], Some(Received), Some(Received)),
+        // The rule rejects the message.
+        (&rules, vec![&data], Some(ContentDue), None),
+        (&rules, vec![&end], Some(Received), None),
+    ] {
+        let questions: Vec<_> = questions.into_iter().cloned().collect();
+        let (_, _, record, _) = run(&profile(rules), &questions);
+        let transaction = &record.smtp.transactions[0];
+        assert_eq!(
+            (transaction.progress, transaction.progress_if_accepted()),
+            (progress, accepted),
+            "{questions:?}"
+        );
+    }
+}
+
+#[test]
 fn access_rules_and_paths_need_no_lookup() {
     let accept = rule("r", Some(FactName::ReturnPath), PolicyAction::Reject, RuleMode::Enforce);
     let mut refused = (*profile(std::slice::from_ref(&accept))).clone();
@@ -210,6 +237,7 @@ fn the_record_has_the_transactions() {
     let first = &smtp.transactions[0];
     assert_eq!((first.rcpt_total, first.bytes), (2, 2000));
     assert_eq!(first.queue_id.as_deref(), Some("4XyZ"));
-    assert_eq!(smtp.transactions[1].mail_from, "");
+    assert_eq!(first.progress_if_accepted(), Some(MessageProgress::Received));
+    assert_eq!((&*smtp.transactions[1].mail_from, smtp.transactions[1].progress), ("", None));
     assert_eq!((smtp.tls, smtp.tls_version), (TlsState::Established, Some("TLSv1.3")));
 }

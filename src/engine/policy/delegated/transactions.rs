@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::question::{AskedAt, DelegatedQuestion};
 use super::{DelegatedReply, PolicyStage};
-use crate::engine::record::{RecipientRecord, TransactionRecord};
+use crate::engine::record::{MessageProgress, RecipientRecord, TransactionRecord};
 
 /// Bytes of envelopes that one session keeps.
 const ENVELOPE_BUDGET: usize = 32 * 1024;
@@ -42,6 +42,7 @@ impl Transactions {
         }
         if let Some(transaction) = self.current() {
             transaction.bytes = asked.size;
+            transaction.progress = transaction.progress.max(progress(asked.at));
             if asked.queue_id.is_some() {
                 transaction.queue_id.clone_from(&asked.queue_id);
             }
@@ -115,5 +116,14 @@ impl Transactions {
             self.used = used;
         }
         fits
+    }
+}
+
+/// A question at RCPT is put before the recipient is accepted.
+const fn progress(at: AskedAt) -> Option<MessageProgress> {
+    match at {
+        AskedAt::Data => Some(MessageProgress::ContentDue),
+        AskedAt::EndOfMessage => Some(MessageProgress::Received),
+        _ => None,
     }
 }
