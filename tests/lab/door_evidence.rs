@@ -46,7 +46,8 @@ fn config(lab: &Lab, mode: Mode) -> Config {
     config
 }
 
-fn report(lab: &Lab, config: &Config, family: &str) -> Value {
+/// A family's part of `gatepost door --format json`.
+pub(crate) fn report(lab: &Lab, config: &Config, family: &str) -> Value {
     let socket = config.socket().to_str().unwrap();
     let output = lab.gateway.run([GATEPOST, "door", "--format", "json", "--socket", socket]);
     let all: Value = serde_json::from_str(&output).unwrap();

@@ -19,11 +19,22 @@ pub(crate) const DOMAINS: &str =
 
 /// The documented block in `language` that has `part`.
 pub(crate) fn documented(language: &str, part: &str) -> String {
+    block(CHAPTER.1, language, part)
+}
+
+fn block(title: &str, language: &str, part: &str) -> String {
     let page = Page::open(CHAPTER.0);
-    let sections = page.sections.iter().filter(|section| section.title == CHAPTER.1);
+    let sections = page.sections.iter().filter(|section| section.title == title);
     let mut blocks = sections.flat_map(|section| &section.blocks);
     let block = blocks.find(|block| block.language == language && block.text.contains(part));
-    block.unwrap_or_else(|| panic!("no {language} with {part:?} in {CHAPTER:?}")).text.clone()
+    block.unwrap_or_else(|| panic!("no {language} with {part:?} in {title:?}")).text.clone()
+}
+
+/// The documented line of main.cf by which Postfix asks at `restriction` as well, behind the relay.
+pub(crate) fn line_behind_the_relay(restriction: &str) -> String {
+    let lines = block("Behind the relay", "text", restriction);
+    let line = lines.lines().find(|line| line.starts_with(restriction));
+    line.unwrap_or_else(|| panic!("{restriction} begins no line of {lines}")).to_owned()
 }
 
 /// The documented line of main.cf for the Unix socket.
