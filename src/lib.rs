@@ -3,13 +3,14 @@
 //! The library exists for the program, its tests and its benchmarks; it is not published, and nothing in it is a stable
 //! interface. Modules that only the program needs are hidden from its documentation (`--document-hidden-items` shows them).
 //!
-//! Modules by layer. Imports go downward only, and modules of layer 4 do not import each other; a test (`source_rules`)
-//! checks both against this table. ARCHITECTURE.md explains the layers.
+//! Modules by layer. Imports go downward only, and modules of layer 4 do not import each other, but for its base; a test
+//! (`source_rules`) checks both against this table. ARCHITECTURE.md explains the layers.
 //!
 //! | layer | modules |
 //! |---|---|
 //! | 5 | `cli`, `config`, `app` |
 //! | 4 | `relay`, `tls`, `control`, `source`, `reenact`, `lookup`, `intercept`, `postfix`, `privilege`, `metrics`, `report` |
+//! | 4, base | `unix_listener` |
 //! | 3 | `engine`, `analyzer` |
 //! | 2 | `policy`, `traffic`, `outbound`, `redact`, `readiness` |
 //! | 1 | `smtp`, `stream`, `wire`, `recording` |
@@ -52,4 +53,6 @@ pub mod time;
 pub mod tls;
 #[doc(hidden)]
 pub mod traffic;
+#[doc(hidden)]
+pub mod unix_listener;
 pub mod wire;

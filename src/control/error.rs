@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::unix_listener::UnixListenerError;
+
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
@@ -22,6 +24,17 @@ pub enum ControlError {
     Response(serde_json::Error),
     #[error("the gateway refuses the request: {0}")]
     Refused(String),
+}
+
+impl From<UnixListenerError> for ControlError {
+    fn from(error: UnixListenerError) -> Self {
+        match error {
+            UnixListenerError::Directory { path, why } => Self::Directory { path, why },
+            UnixListenerError::NotASocket { path } => Self::NotASocket { path },
+            UnixListenerError::InUse { path } => Self::InUse { path },
+            UnixListenerError::Listen { path, why } => Self::Listen { path, why },
+        }
+    }
 }
 
 fn connect_hint(error: &io::Error) -> &'static str {

@@ -1,22 +1,17 @@
 //! The gateway's side.
 
-use std::fs::{self, DirBuilder, File, Permissions};
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 use super::error::ControlError;
 use super::protocol::{ControlRequest, ControlResponse, ControlSettings};
+use crate::unix_listener::{OwnedUnixListener, UnixListenerOptions};
 
 /// In bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -24,23 +19,13 @@ const MAX_REQUEST: u64 = 64 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Delay after an accept that failed for lack of descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-const BACKLOG: i32 = 16;
+/// Only for the gateway's own user and root.
+const SOCKET: UnixListenerOptions =
+    UnixListenerOptions { mode: 0o600, backlog: 16, creates_directory: true };
 
 /// The socket of a running gateway, removed on drop.
 #[derive(Debug)]
-pub struct ControlListener {
-    listener: UnixListener,
-    _file: SocketFile,
-}
-
-#[derive(Debug)]
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _already_removed = fs::remove_file(&self.0);
-    }
-}
+pub struct ControlListener(OwnedUnixListener);
 
 impl ControlListener {
     /// Creates the socket, and its directory if it is missing. Replaces the socket of a gateway that was killed.
@@ -48,18 +33,7 @@ impl ControlListener {
     /// # Errors
     /// The path cannot be used, or a running gateway uses it.
     pub fn bind(settings: &ControlSettings) -> Result<Self, ControlError> {
-        let path = &settings.socket;
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-        if let Some(directory) = directory.filter(|directory| !directory.exists()) {
-            let created = DirBuilder::new().mode(0o755).create(directory);
-            created.map_err(|why| ControlError::Directory { path: directory.to_owned(), why })?;
-        }
-        remove_stale(path)?;
-        let failed = |why| ControlError::Listen { path: path.clone(), why };
-        let listener = listen(path).map_err(failed)?;
-        let file = SocketFile(path.clone());
-        let listener = UnixListener::from_std(listener).map_err(failed)?;
-        Ok(Self { listener, _file: file })
+        Ok(Self(OwnedUnixListener::bind(&settings.socket, SOCKET)?))
     }
 
     /// Accepts requests until the future is dropped; `handle` responds to them.
@@ -68,8 +42,8 @@ impl ControlListener {
         handle: impl Fn(ControlRequest, ControlConnection) -> F,
     ) {
         loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
+            match self.0.accept().await {
+                Ok(stream) => {
                     let mut connection = ControlConnection { stream: BufReader::new(stream) };
                     // Requests are read one after the other: they arrive at once, and from one user.
                     match timeout(REQUEST_TIMEOUT, connection.read_request()).await {
@@ -141,37 +115,11 @@ impl ControlConnection {
     }
 }
 
-fn remove_stale(path: &Path) -> Result<(), ControlError> {
-    let Ok(found) = fs::symlink_metadata(path) else {
-        return Ok(()); // If it exists but cannot be read, `bind` fails.
-    };
-    if !found.file_type().is_socket() {
-        return Err(ControlError::NotASocket { path: path.to_owned() });
-    }
-    match StdUnixStream::connect(path) {
-        Ok(_) => Err(ControlError::InUse { path: path.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            let removed = fs::remove_file(path);
-            removed.map_err(|why| ControlError::Listen { path: path.to_owned(), why })
-        }
-        Err(why) => Err(ControlError::Listen { path: path.to_owned(), why }),
-    }
-}
-
-/// Linux gives the socket file the mode of the socket at bind time, so other users have no access at any time.
-fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    let file = File::from(OwnedFd::from(socket));
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    let socket = Socket::from(OwnedFd::from(file));
-    socket.bind(&SockAddr::unix(path)?)?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(OwnedFd::from(socket).into())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::super::client::request;
     use super::*;
     use crate::recording::RecordingFilter;
@@ -230,21 +178,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_stale_socket_is_replaced() {
-        let settings = settings("stale");
+    async fn each_failure_has_its_sentence() {
+        let settings = settings("failures");
         let first = ControlListener::bind(&settings).unwrap();
-        let error = ControlListener::bind(&settings).unwrap_err();
-        assert!(matches!(error, ControlError::InUse { .. }), "{error}");
-        // As after a kill: the file stays without a listener.
-        let ControlListener { listener, _file } = first;
-        std::mem::forget(_file);
-        drop(listener);
-        assert!(settings.socket.exists());
-        drop(ControlListener::bind(&settings).unwrap());
-
+        let in_use = ControlListener::bind(&settings).unwrap_err().to_string();
+        assert!(
+            in_use.contains("is the control socket of another running gateway; give"),
+            "{in_use}"
+        );
+        drop(first);
         fs::write(&settings.socket, "no socket").unwrap();
-        let error = ControlListener::bind(&settings).unwrap_err();
-        assert!(matches!(error, ControlError::NotASocket { .. }), "{error}");
+        let file = ControlListener::bind(&settings).unwrap_err().to_string();
+        assert!(file.contains("exists and is not a socket; remove it, or"), "{file}");
         fs::remove_file(&settings.socket).unwrap();
         remove_directory(&settings);
     }

@@ -1,16 +1,19 @@
 //! The socket that Postfix connects to.
 
-use std::fs::{self, Permissions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
 use super::settings::PolicyAddress;
+use crate::unix_listener::{OwnedUnixListener, UnixListenerError, UnixListenerOptions};
+
+/// As Postfix's own sockets: the directory decides who may connect, and smtpd(8) is the user postfix. The directory is
+/// Postfix's as well.
+const SOCKET: UnixListenerOptions =
+    UnixListenerOptions { mode: 0o666, backlog: 1024, creates_directory: false };
 
 /// Why there is no socket for Postfix.
 #[derive(Debug, thiserror::Error)]
@@ -37,18 +40,8 @@ pub struct PolicyListener {
 
 #[derive(Debug)]
 enum ListeningSocket {
-    Unix { listener: UnixListener, _file: SocketFile },
+    Unix(OwnedUnixListener),
     Inet(TcpListener),
-}
-
-#[derive(Debug)]
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // Postfix's folder `private` is closed to an account other than root and postfix.
-        let _already_removed = fs::remove_file(&self.0);
-    }
 }
 
 /// A connection of either kind.
@@ -67,19 +60,9 @@ impl PolicyListener {
             PolicyAddress::Inet(inet) => {
                 ListeningSocket::Inet(TcpListener::bind(inet).await.map_err(failed)?)
             }
-            PolicyAddress::Unix(path) => {
-                prepare(path)?;
-                let listener = UnixListener::bind(path).map_err(|why| match why.kind() {
-                    io::ErrorKind::PermissionDenied => {
-                        PolicyListenerError::Permission { path: path.clone() }
-                    }
-                    _ => failed(why),
-                })?;
-                let file = SocketFile(path.clone());
-                // As Postfix's own sockets: the directory decides who may connect, and smtpd(8) is the user postfix.
-                fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(failed)?;
-                ListeningSocket::Unix { listener, _file: file }
-            }
+            PolicyAddress::Unix(path) => ListeningSocket::Unix(
+                OwnedUnixListener::bind(path, SOCKET).map_err(|error| explain(error, address))?,
+            ),
         };
         Ok(Self { socket, address: address.clone() })
     }
@@ -91,7 +74,7 @@ impl PolicyListener {
             ListeningSocket::Inet(listener) => {
                 bound(listener).map_or_else(|| self.address.clone(), PolicyAddress::Inet)
             }
-            ListeningSocket::Unix { .. } => self.address.clone(),
+            ListeningSocket::Unix(_) => self.address.clone(),
         }
     }
 
@@ -99,7 +82,7 @@ impl PolicyListener {
     /// The process lacks descriptors or memory; the connection waits in the kernel.
     pub(super) async fn accept(&self) -> io::Result<Box<dyn PolicyStream>> {
         match &self.socket {
-            ListeningSocket::Unix { listener, .. } => Ok(Box::new(listener.accept().await?.0)),
+            ListeningSocket::Unix(listener) => Ok(Box::new(listener.accept().await?)),
             ListeningSocket::Inet(listener) => {
                 let (stream, _): (_, SocketAddr) = listener.accept().await?;
                 // Replies are small and awaited.
@@ -110,42 +93,28 @@ impl PolicyListener {
     }
 }
 
-/// Removes the socket of a gateway that was killed.
-fn prepare(path: &Path) -> Result<(), PolicyListenerError> {
-    let own = || path.to_owned();
-    match fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(PolicyListenerError::NotASocket { path: own() });
+fn explain(error: UnixListenerError, address: &PolicyAddress) -> PolicyListenerError {
+    match error {
+        UnixListenerError::NotASocket { path } => PolicyListenerError::NotASocket { path },
+        UnixListenerError::InUse { path } => PolicyListenerError::InUse { path },
+        UnixListenerError::Listen { path, why } if why.kind() == ErrorKind::PermissionDenied => {
+            PolicyListenerError::Permission { path }
         }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(PolicyListenerError::Permission { path: own() });
-        }
-        Err(_) => {
+        UnixListenerError::Listen { path, why } | UnixListenerError::Directory { path, why } => {
             let directory = path.parent().unwrap_or(Path::new("/"));
-            return match directory.is_dir() {
-                true => Ok(()),
-                false => Err(PolicyListenerError::NoDirectory { path: directory.to_owned() }),
-            };
+            match directory.is_dir() {
+                true => PolicyListenerError::Listen { address: address.clone(), why },
+                false => PolicyListenerError::NoDirectory { path: directory.to_owned() },
+            }
         }
-    }
-    match StdUnixStream::connect(path) {
-        Ok(_) => Err(PolicyListenerError::InUse { path: own() }),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
-            .map_err(|why| match why.kind() {
-                io::ErrorKind::PermissionDenied => PolicyListenerError::Permission { path: own() },
-                _ => PolicyListenerError::Listen { address: PolicyAddress::Unix(own()), why },
-            }),
-        // A full backlog: something listens.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(PolicyListenerError::InUse { path: own() })
-        }
-        Err(why) => Err(PolicyListenerError::Listen { address: PolicyAddress::Unix(own()), why }),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn folder(name: &str) -> PathBuf {
@@ -156,8 +125,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_stale_socket_is_replaced() {
-        let folder = folder("stale");
+    async fn each_failure_of_the_socket_has_its_sentence() {
+        let folder = folder("failures");
         let path = folder.join("policy");
         let address = PolicyAddress::Unix(path.clone());
         let first = PolicyListener::bind(&address).await.unwrap();
@@ -165,11 +134,6 @@ mod tests {
         let error = PolicyListener::bind(&address).await.unwrap_err();
         assert!(matches!(error, PolicyListenerError::InUse { .. }), "{error}");
         drop(first);
-        assert!(!path.exists());
-        // As after a kill: the file stays without a listener.
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        drop(PolicyListener::bind(&address).await.unwrap());
-
         fs::write(&path, "no socket").unwrap();
         let error = PolicyListener::bind(&address).await.unwrap_err();
         assert!(matches!(error, PolicyListenerError::NotASocket { .. }), "{error}");

@@ -221,15 +221,16 @@ async fn the_server_answers_address_records_only() {
 }
 
 #[tokio::test]
-async fn only_a_stale_socket_is_replaced() {
-    let folder = Folder::new("stale");
-    drop(UnixListener::bind(folder.socket()).unwrap());
-    assert!(folder.socket().exists());
-    drop(MapListener::bind(&folder.socket()).unwrap());
+async fn each_failure_of_the_socket_has_its_sentence() {
+    let folder = Folder::new("failures");
+    let failure = |path| MapListener::bind(path).unwrap_err().to_string();
+    let first = MapListener::bind(&folder.socket()).unwrap();
+    let in_use = failure(&folder.socket());
+    assert!(in_use.starts_with("another process listens at /"), "{in_use}");
+    drop(first);
     std::fs::write(folder.socket(), "no socket").unwrap();
-    let error = MapListener::bind(&folder.socket()).unwrap_err();
-    assert!(matches!(error, MapError::NotASocket { .. }), "{error}");
-    let inside = folder.socket().join("outbound.sock");
-    let error = MapListener::bind(&inside).unwrap_err();
-    assert!(matches!(error, MapError::Listen { .. }), "{error}");
+    let file = failure(&folder.socket());
+    assert!(file.ends_with(" is not a socket: remove it, or change `[outbound] map`"), "{file}");
+    let inside = failure(&folder.socket().join("outbound.sock"));
+    assert!(inside.starts_with("cannot listen at /"), "{inside}");
 }
