@@ -84,12 +84,13 @@ lint: ## Formatting, clippy, documentation, dependencies: no warnings; installs 
 	@if [ -n "$(ADVISORIES)" ]; then $(CARGO) deny --offline --locked check advisories; fi
 
 bench: NEEDED = $(BENCH_PACKAGES)
-bench: packages ## The relay beside HAProxy and nginx, also under TLS and beside stunnel, replay beside tshark, watch beside dumpcap, a decision, the mail log, the door; writes target/bench/*.json
+bench: packages ## The relay beside HAProxy and nginx, also under TLS and beside stunnel, replay beside tshark, watch beside dumpcap, a decision, the questions of Postfix, the mail log, the door; writes target/bench/*.json
 	$(RUNNER) $(CARGO) bench --locked --bench relay -- $(BENCH)
 	$(RUNNER) $(CARGO) bench --locked --bench tls -- $(BENCH)
 	$(RUNNER) $(CARGO) bench --locked --bench replay -- $(BENCH)
 	$(RUNNER) $(CARGO) bench --locked --bench watch -- $(BENCH)
 	$(CARGO) bench --locked --bench decide
+	$(CARGO) bench --locked --bench policy -- $(BENCH)
 	$(CARGO) bench --locked --bench mail_log
 	$(RUNNER) $(CARGO) bench --locked --bench door -- $(BENCH)
 
