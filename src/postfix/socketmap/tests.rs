@@ -223,14 +223,14 @@ async fn the_server_answers_address_records_only() {
 #[tokio::test]
 async fn each_failure_of_the_socket_has_its_sentence() {
     let folder = Folder::new("failures");
-    let failure = |path| MapListener::bind(path).unwrap_err().to_string();
+    let failure = |path: PathBuf| MapListener::bind(&path).unwrap_err().to_string();
     let first = MapListener::bind(&folder.socket()).unwrap();
-    let in_use = failure(&folder.socket());
+    let in_use = failure(folder.socket());
     assert!(in_use.starts_with("another process listens at /"), "{in_use}");
     drop(first);
     std::fs::write(folder.socket(), "no socket").unwrap();
-    let file = failure(&folder.socket());
+    let file = failure(folder.socket());
     assert!(file.ends_with(" is not a socket: remove it, or change `[outbound] map`"), "{file}");
-    let inside = failure(&folder.socket().join("outbound.sock"));
+    let inside = failure(folder.socket().join("outbound.sock"));
     assert!(inside.starts_with("cannot listen at /"), "{inside}");
 }

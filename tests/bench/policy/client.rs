@@ -125,7 +125,7 @@ fn ask_on(
             );
             let asked = Instant::now();
             stream.write_all(request.as_bytes())?;
-            read_reply(&mut stream, &mut reply)?;
+            read_reply(stream.as_mut(), &mut reply)?;
             times.push(asked.elapsed().as_secs_f64() * 1e6);
             if reply != b"action=DUNNO\n\n" {
                 ensure!(reply.starts_with(b"action=REJECT 5.7.1 "), "{}", reply.escape_ascii());
@@ -136,7 +136,7 @@ fn ask_on(
     Ok((times, rejected))
 }
 
-fn read_reply(stream: &mut Box<dyn Connection>, reply: &mut Vec<u8>) -> Result<()> {
+fn read_reply(stream: &mut dyn Connection, reply: &mut Vec<u8>) -> Result<()> {
     reply.clear();
     while !reply.ends_with(b"\n\n") {
         let mut chunk = [0; 1024];
