@@ -34,6 +34,9 @@ pub struct CheckArgs {
     /// Directory of main.cf [default: postconf(1)'s own].
     #[arg(long, value_name = "DIR", requires = "postfix")]
     pub postfix_config: Option<PathBuf>,
+    /// Configuration file of the gateway: Postfix must ask the policy service of its `[postfix]` section.
+    #[arg(long, short, value_name = "FILE", requires = "postfix")]
+    pub config: Option<PathBuf>,
     #[arg(
         help = "DNS server, such as 192.0.2.53 or [2001:db8::53]:5353 [default: the system's]",
         long,

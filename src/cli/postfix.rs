@@ -8,7 +8,8 @@ use crate::config::OutboundConfig;
 
 #[derive(Debug, Subcommand)]
 pub enum PostfixCommand {
-    /// Print the commands that let gatepost choose the family of outbound mail: the lines of main.cf and master.cf.
+    /// Print the commands by which Postfix uses gatepost, for the family of outbound mail and for policy: the lines of main.cf
+    /// and master.cf.
     Install(InstallArgs),
     /// Print a table for Postfix's smtp_delivery_status_filter, by which refusals for reasons of IPv6 policy are retried.
     DsnFilter,
@@ -43,7 +44,8 @@ pub struct InstallArgs {
     /// Print the commands; change nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Configuration file of the gateway; names its socket [default: none, with the socket's default].
+    /// Configuration file of the gateway: its sections `[outbound]` and `[postfix]` decide what Postfix uses [default: none, as
+    /// with an empty `[outbound]`].
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Directory of main.cf [default: postconf(1)'s own].

@@ -107,6 +107,8 @@ checks! {
     PostfixProxy "postfix_proxy" Postfix,
     /// What lets gatepost choose the family of outbound mail.
     PostfixOutbound "postfix_outbound" Postfix,
+    /// smtpd(8) asks gatepost's policy service.
+    PostfixPolicy "postfix_policy" Postfix,
     /// Hosts that may override the client address.
     PostfixXclient "postfix_xclient" Postfix,
 }

@@ -6,13 +6,15 @@ use std::net::IpAddr;
 use crate::policy::facts::DomainName;
 
 /// The parameters of main.cf that are checked.
-pub const PARAMETERS: [&str; 16] = [
+pub const PARAMETERS: [&str; 20] = [
+    "compatibility_level",
     "config_directory",
     "inet_interfaces",
     "inet_protocols",
     "myhostname",
     "mynetworks",
     "postscreen_upstream_proxy_protocol",
+    "queue_directory",
     "smtp_address_preference",
     "smtp_bind_address",
     "smtp_bind_address6",
@@ -22,7 +24,19 @@ pub const PARAMETERS: [&str; 16] = [
     "smtp_mx_session_limit",
     "smtpd_authorized_xclient_hosts",
     "smtpd_authorized_xforward_hosts",
+    "smtpd_policy_service_default_action",
+    "smtpd_policy_service_timeout",
     "smtpd_upstream_proxy_protocol",
+];
+/// The lists of smtpd(8) in which it may ask a policy service.
+pub const RESTRICTIONS: [&str; 7] = [
+    "smtpd_client_restrictions",
+    "smtpd_helo_restrictions",
+    "smtpd_sender_restrictions",
+    "smtpd_relay_restrictions",
+    "smtpd_recipient_restrictions",
+    "smtpd_data_restrictions",
+    "smtpd_end_of_data_restrictions",
 ];
 
 /// The outgoing SMTP client in master.cf.
@@ -36,6 +50,8 @@ pub struct Postfix {
     program: String,
     /// Of main.cf, `$name` expanded.
     main: BTreeMap<String, String>,
+    /// The lists of main.cf as they are written there.
+    unexpanded: BTreeMap<String, String>,
     services: Vec<MasterService>,
     /// `-o` overrides of master.cf, by `service/type` and parameter.
     overrides: BTreeMap<(String, String), String>,
@@ -86,12 +102,6 @@ impl Postfix {
         services: &str,
         overrides: &str,
     ) -> Self {
-        let settings = |text: &str| {
-            let pairs = text.lines().filter_map(|line| line.split_once('='));
-            let trimmed =
-                pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
-            trimmed.collect::<Vec<_>>()
-        };
         let service = |line: &str| {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [name, kind, _, _, chroot, _, limit, command, arguments @ ..] = words.as_slice()
@@ -115,6 +125,7 @@ impl Postfix {
             directory,
             program: "/usr/bin/gatepost".to_owned(),
             main: settings(parameters).into_iter().collect(),
+            unexpanded: BTreeMap::new(),
             services: services.lines().filter_map(service).collect(),
             overrides: overrides.collect(),
         }
@@ -124,6 +135,12 @@ impl Postfix {
     #[must_use]
     pub fn with_program(self, program: String) -> Self {
         Self { program, ..self }
+    }
+
+    /// Adds the output of `postconf RESTRICTIONS`, so that changed lists keep their `$name`.
+    #[must_use]
+    pub fn with_unexpanded(self, lists: &str) -> Self {
+        Self { unexpanded: settings(lists).into_iter().collect(), ..self }
     }
 
     pub(super) fn program(&self) -> &str {
@@ -144,6 +161,14 @@ impl Postfix {
         match self.overrides.get(&(service.to_owned(), parameter.to_owned())) {
             Some(value) => (value, true),
             None => (self.main(parameter), false),
+        }
+    }
+
+    /// A list as it is written in `main.cf`, or in master.cf for a service.
+    pub(super) fn unexpanded(&self, place: &str, parameter: &str) -> &str {
+        match (self.of(place, parameter), self.unexpanded.get(parameter)) {
+            ((_, false), Some(value)) => value,
+            ((value, _), _) => value,
         }
     }
 
@@ -180,6 +205,11 @@ impl Postfix {
             .map_or_else(String::new, |directory| format!(" -c {}", shell_quote(directory)))
     }
 
+    /// A file in the configuration directory.
+    pub(super) fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.main("config_directory"))
+    }
+
     /// The command that sets a parameter, in the file that has its present value.
     pub(super) fn set(&self, service: &str, parameter: &str, value: &str) -> String {
         if self.of(service, parameter).1 {
@@ -204,6 +234,12 @@ impl Postfix {
             vec![format!("postfix{option} reload")]
         }
     }
+}
+
+/// Lines `name = value`.
+fn settings(text: &str) -> Vec<(String, String)> {
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect()
 }
 
 /// An address with or without brackets.

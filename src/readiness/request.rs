@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::policy_server::PolicyServer;
 use super::postconf::Postfix;
 use crate::label::labels;
 use crate::policy::facts::DomainName;
@@ -23,6 +24,8 @@ pub struct CheckRequest {
     pub interfaces: Vec<HostInterface>,
     /// The Postfix of this host; `None` skips its checks.
     pub postfix: Option<Postfix>,
+    /// The policy service that Postfix should ask, if known.
+    pub policy_server: Option<PolicyServer>,
 }
 
 labels! {

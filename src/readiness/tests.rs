@@ -178,6 +178,7 @@ fn request() -> CheckRequest {
         selectors: Vec::new(),
         interfaces: Vec::new(),
         postfix: None,
+        policy_server: None,
     }
 }
 

@@ -210,6 +210,7 @@ mod tests {
             selectors: Vec::new(),
             interfaces: Vec::new(),
             postfix: None,
+            policy_server: None,
         };
         let text = text(&request, &report);
         let lines: Vec<&str> = text.lines().collect();

@@ -21,6 +21,7 @@ tests![
     in_front_of_postfix_on_one_host,
     on_a_router,
     the_door,
+    postfix_asks,
     the_family_of_outbound_mail,
     recording_sessions,
     tls_from_postfix_to_the_gateway,
@@ -33,6 +34,7 @@ const SMALLEST: (&str, &str) = ("README.md", "The smallest deployment");
 const POSTFIX: (&str, &str) = ("docs/getting-started.md", "Step by step");
 const ROUTER: (&str, &str) = ("docs/transparent-mode.md", "Step by step");
 const DOOR: (&str, &str) = ("docs/policy.md", "The door");
+const ASKING: (&str, &str) = ("docs/policy.md", "Let Postfix ask");
 const TLS: (&str, &str) = ("docs/tls.md", "Moving TLS from Postfix to the gateway");
 const OUTBOUND: (&str, &str) = ("docs/outbound.md", "Step by step");
 const RECORDING: (&str, &str) = ("docs/recording.md", "Recording sessions");
@@ -56,7 +58,7 @@ const ELSEWHERE: [(&str, &str); 10] = [
 ];
 
 fn every_documented_command_runs() {
-    let here = [COMMANDS, SMALLEST, POSTFIX, ROUTER, DOOR, OUTBOUND, RECORDING, TLS];
+    let here = [COMMANDS, SMALLEST, POSTFIX, ROUTER, DOOR, ASKING, OUTBOUND, RECORDING, TLS];
     for page in Page::all() {
         for section in &page.sections {
             let has_commands = section.blocks.iter().any(|block| block.language == "console");
@@ -128,6 +130,20 @@ fn the_door() {
     let postfix = Postfix::receiver(&lab);
     let mut reader = Reader::new(&lab, &lab.server, &postfix);
     reader.follow(DOOR, |text| text.to_owned());
+}
+
+fn postfix_asks() {
+    let lab = Lab::new();
+    let postfix = Postfix::receiver(&lab);
+    let mut reader = Reader::new(&lab, &lab.server, &postfix);
+    reader.follow(ASKING, |text| text.to_owned());
+    postfix.kill_sessions();
+    let entrance = lab.entrance(Mode::Tproxy, Family::Ipv6).to_string();
+    lab.client.run(["swaks", "--server", &entrance, "--to", "a@example.org"]);
+    // Without a DNS server the name is unknown.
+    let verdict = "shadow=\"tempfail by clients have a confirmed name";
+    let gateway = reader.gateway.as_ref().unwrap();
+    until("the verdict in shadow mode", || gateway.log().contains(verdict).then_some(()));
 }
 
 fn the_family_of_outbound_mail() {

@@ -81,6 +81,7 @@ fn main() -> ExitCode {
         packaging::service::TESTS,
         packaging::systemd::TESTS,
         postfix_policy::fail_open::TESTS,
+        postfix_policy::install::TESTS,
         postfix_policy::joined::TESTS,
         postfix_policy::load::TESTS,
         postfix_policy::table::TESTS,

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use pnet::datalink;
 use rtnetlink::packet_route::link::LinkAttribute;
 
-use crate::readiness::{HostInterface, PARAMETERS, Postfix};
+use crate::readiness::{HostInterface, PARAMETERS, Postfix, RESTRICTIONS};
 
 /// The interfaces that are up.
 pub(super) async fn interfaces() -> Vec<HostInterface> {
@@ -45,11 +45,13 @@ async fn mtus() -> anyhow::Result<BTreeMap<u32, u32>> {
 }
 
 pub(in crate::app) fn postfix(directory: Option<&Path>) -> anyhow::Result<Postfix> {
-    let parameters = postconf(directory, ["-x"].into_iter().chain(PARAMETERS))?;
+    let expanded = ["-x"].into_iter().chain(PARAMETERS).chain(RESTRICTIONS);
+    let parameters = postconf(directory, expanded)?;
+    let lists = postconf(directory, RESTRICTIONS)?;
     let services = postconf(directory, ["-M"])?;
     let own = postconf(directory, ["-P"])?;
     let directory = directory.map(|directory| directory.display().to_string());
-    let postfix = Postfix::new(directory, &parameters, &services, &own);
+    let postfix = Postfix::new(directory, &parameters, &services, &own).with_unexpanded(&lists);
     let program = std::env::current_exe().ok().map(|path| path.display().to_string());
     Ok(match program {
         Some(program) => postfix.with_program(program),

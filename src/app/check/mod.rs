@@ -19,11 +19,14 @@ use crate::addr::is_global;
 use crate::app::hostname::hostname;
 use crate::app::output::print;
 use crate::cli::{CheckArgs, OutputFormat};
+use crate::config::Config;
 use crate::lookup::{Dns, Sources, SurveySettings, survey};
 use crate::policy::facts::{Answer, DomainName, Lookup, LookupResult, Reason, Source};
+use crate::postfix::policy::PolicyAddress;
 use crate::readiness::{
     CheckEvaluation, CheckQuestion, CheckReport, CheckRequest, CheckStatus, CnameAnswer,
-    ConnectResult, KnownAnswers, Origin, Survey, TxtAnswer, evaluate,
+    ConnectResult, KnownAnswers, Origin, PolicyServer, PolicyServerAddress, Survey, TxtAnswer,
+    evaluate,
 };
 use crate::report::readiness;
 use crate::time::Timestamp;
@@ -66,6 +69,10 @@ async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
         true => Some(host::postfix(args.postfix_config.as_deref())?),
         false => None,
     };
+    let policy_server = match &args.config {
+        Some(file) => policy_server(&Config::load(file)?),
+        None => None,
+    };
     let bound = postfix.as_ref().map(|postfix| postfix.bind_addresses()).unwrap_or_default();
     let own = || {
         let nets = interfaces.iter().flat_map(|one| &one.addresses);
@@ -91,7 +98,18 @@ async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
         selectors: args.selectors.clone(),
         interfaces,
         postfix,
+        policy_server,
     })
+}
+
+/// `[postfix] policy`
+pub(super) fn policy_server(config: &Config) -> Option<PolicyServer> {
+    let settings = config.policy_service.as_ref()?;
+    let address = match &settings.address {
+        PolicyAddress::Unix(path) => PolicyServerAddress::Unix(path.clone()),
+        PolicyAddress::Inet(address) => PolicyServerAddress::Inet(*address),
+    };
+    Some(PolicyServer { address, deadline: settings.deadline })
 }
 
 #[derive(Clone)]

@@ -2,13 +2,17 @@
 //!
 //! Changes are proposed as shell commands; nothing is changed here.
 
+mod install;
 mod lists;
 mod outbound;
+mod policy_commands;
+mod policy_service;
 mod proxy;
 mod receiving;
+mod restrictions;
 mod sending;
 
-pub use self::outbound::install_commands;
+pub use self::install::{InstalledParts, install_commands};
 use super::finding::FindingList;
 use super::known::KnownAnswers;
 use super::request::CheckRequest;
@@ -20,4 +24,5 @@ pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut
     lists::check(postfix, request, findings);
     proxy::check(postfix, findings);
     outbound::check(postfix, findings);
+    policy_service::check(postfix, request, findings);
 }

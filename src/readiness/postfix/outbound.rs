@@ -84,22 +84,20 @@ fn fault(service: &MasterService) -> Option<&'static str> {
     }
 }
 
-/// Commands for all of it, with a comment above the part of each file. The service comes first: the filter without it defers
-/// mail. `options` are those of `gatepost postfix map`.
-pub fn install_commands(postfix: &Postfix, options: &str) -> Vec<String> {
-    let directory = postfix.main("config_directory");
+/// Commands for all of it but the last reload, with a comment above the part of each file. The service comes first: the filter
+/// without it defers mail. `options` are those of `gatepost postfix map`.
+pub(super) fn outbound_commands(postfix: &Postfix, options: &str) -> Vec<String> {
     let [write_table, set_table] = table_commands(postfix);
     let mut lines = vec![format!("# {}", postfix.file(TABLE)), write_table];
-    lines.extend([format!("# {directory}/master.cf"), postfix.service_command(options)]);
+    lines.extend([format!("# {}", postfix.file("master.cf")), postfix.service_command(options)]);
     lines.extend(postfix.activate(false));
     lines.extend([
-        format!("# {directory}/main.cf"),
+        format!("# {}", postfix.file("main.cf")),
         sessions_command(postfix),
         preference_command(postfix),
         set_table,
         filter_command(postfix),
     ]);
-    lines.extend(postfix.activate(false));
     lines
 }
 
@@ -134,11 +132,6 @@ fn with_item(list: &str, item: &str) -> String {
 }
 
 impl Postfix {
-    /// A file in the configuration directory.
-    fn file(&self, name: &str) -> String {
-        format!("{}/{name}", self.main("config_directory"))
-    }
-
     /// The command that adds or replaces the service of the helper.
     fn service_command(&self, options: &str) -> String {
         let program = self.program();
@@ -162,17 +155,5 @@ mod tests {
             with_item("regexp:{{/a{1,2}/ IGNORE}}", "b:1"),
             "b:1 regexp:{{/a{1,2}/ IGNORE}}"
         );
-    }
-
-    #[test]
-    fn the_service_comes_before_the_filter() {
-        let postfix = Postfix::new(
-            Some("/etc/postfix-out".to_owned()),
-            "config_directory = /etc/postfix-out\nsmtp_mx_session_limit = 2\n",
-            "",
-            "",
-        );
-        let lines = install_commands(&postfix, " --socket /run/other.sock");
-        insta::assert_snapshot!(lines.join("\n"));
     }
 }

@@ -113,6 +113,31 @@ const FAULTS: &[Fault] = &[
         ),
         &[],
     ),
+    // The policy service.
+    fault(
+        "smtpd_recipient_restrictions = reject_unauth_destination, check_policy_service unix:private/gatepost",
+        "",
+        &["fail postfix_policy"],
+    ),
+    fault(
+        "smtpd_data_restrictions = check_policy_service { inet:127.0.0.1:10040, default_action=DUNNO }",
+        "",
+        &["warn postfix_policy"],
+    ),
+    fault(
+        "",
+        "smtp inet n - n - - smtpd\n  -o { smtpd_recipient_restrictions = reject_unauth_destination, \
+         check_policy_service { inet:127.0.0.1:10040, timeout=2s } }\n\
+         [::1]:10025 inet n - n - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy\n\
+         smtp unix - - n - - smtp\n",
+        &["fail postfix_policy"],
+    ),
+    fault(
+        "smtpd_recipient_restrictions = reject_unauth_destination, \
+         check_policy_service { unix:private/gatepost, timeout=2s, default_action=dunno }, reject_unlisted_recipient",
+        "",
+        &[],
+    ),
 ];
 
 /// The settings of `main` override those of [`MAIN`]; a non-empty `master` replaces [`MASTER`].

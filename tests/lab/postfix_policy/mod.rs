@@ -2,6 +2,7 @@
 //! an answer.
 
 pub(crate) mod fail_open;
+pub(crate) mod install;
 pub(crate) mod joined;
 pub(crate) mod load;
 pub(crate) mod table;

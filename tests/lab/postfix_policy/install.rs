@@ -1,0 +1,132 @@
+//! `gatepost postfix install` and `gatepost check --postfix` for the policy service.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{DOMAINS, asking, policy_only, session, socket};
+use crate::harness::tests;
+use crate::support::{Config, Family, Gateway, Host, Lab, Mode, Postfix, Smtp};
+
+tests![the_printed_commands_make_postfix_ask, each_part_is_installed_without_the_other];
+
+const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
+const RECIPIENT: &str = "someone@example.org";
+const REFUSE: &str =
+    "[[policy]]\nname = \"nobody\"\nwhen = { family = \"ipv6\" }\notherwise = \"reject\"\n";
+
+fn the_printed_commands_make_postfix_ask() {
+    let lab = Lab::new();
+    let path = socket(&lab, "installed");
+    let postfix = asking(&lab, "installed", "");
+    let gateway = Gateway::start(&lab, &policy_only(&lab, &path).policies(REFUSE));
+    assert_eq!(rcpt(session(&lab, Family::Ipv6), RECIPIENT), "2.1.5", "it is not asked yet");
+    let found = check(&lab.gateway, &postfix, gateway.file());
+    assert_eq!(found["outcome"], "warn", "{found}");
+
+    let commands = install(&lab, &postfix, gateway.file());
+    lab.gateway.run(["sh", "-e", "-c", &commands]);
+    // smtpd(8) processes of before the reload end with their sessions.
+    postfix.kill_sessions();
+    assert_eq!(rcpt(session(&lab, Family::Ipv6), RECIPIENT), "5.7.1");
+    let own = lab.gateway.smtp("[::1]:25".parse().unwrap());
+    assert_eq!(rcpt(own, RECIPIENT), "2.1.5", "mynetworks may relay, and is not asked about");
+    let relayed = rcpt(session(&lab, Family::Ipv4), "a@other.example");
+    assert_eq!(relayed, "5.7.1", "no relay for strangers");
+    let found = check(&lab.gateway, &postfix, gateway.file());
+    assert_eq!(found["outcome"], "pass", "{found}");
+    assert_eq!(install(&lab, &postfix, gateway.file()), "", "nothing is left to do");
+
+    // The operator writes a shorter line, by which a dead gateway defers mail.
+    let set = "smtpd_recipient_restrictions = reject_unauth_destination, check_policy_service unix:private/gatepost";
+    postconf(&lab, &postfix, &["-e", set]);
+    let found = check(&lab.gateway, &postfix, gateway.file());
+    assert_eq!(found["outcome"], "fail", "{found}");
+    let seen = found["seen"].as_str().unwrap();
+    assert!(seen.contains("every recipient gets 451") && seen.contains("waits 100s"), "{seen}");
+    for command in found["commands"].as_array().unwrap() {
+        lab.gateway.run(["sh", "-e", "-c", command.as_str().unwrap()]);
+    }
+    let found = check(&lab.gateway, &postfix, gateway.file());
+    assert_eq!(found["outcome"], "pass", "{found}");
+}
+
+fn each_part_is_installed_without_the_other() {
+    let lab = Lab::new();
+    let postfix = Postfix::start(&lab, &lab.gateway, "parts", None, DOMAINS);
+    let file = lab.path("parts.toml");
+    let config = || Config::new(&lab, Mode::Proxy);
+    let outbound = format!("map = \"unix:{}\"", lab.path("map").display());
+    let outbound = config().without("listen").without("upstream").set("outbound", &outbound);
+    let policy = policy_only(&lab, &socket(&lab, "parts"));
+    let printed = |config: &Config| {
+        fs::write(&file, config.toml()).unwrap();
+        install(&lab, &postfix, &file)
+    };
+    let commands = printed(&outbound);
+    assert!(commands.contains("gatepost-map") && !commands.contains(" policy"), "{commands}");
+    let commands = printed(&policy);
+    assert!(!commands.contains("gatepost-map"), "{commands}");
+    assert!(commands.contains("check_policy_service { unix:private/gatepost, "), "{commands}");
+
+    fs::write(&file, config().toml()).unwrap();
+    let refused = lab.gateway.output(words(&postfix, &file));
+    assert!(!refused.status.success());
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(error.contains("add [outbound]") && error.contains("or [postfix]"), "{error}");
+
+    // A socket outside of the queue directory, and a listener in a chroot.
+    let outside = policy_only(&lab, &lab.path("policy"));
+    let path = format!("unix:{}, ", lab.path("policy").display());
+    assert!(printed(&outside).contains(&path));
+    postconf(&lab, &postfix, &["-F", "25/inet/chroot=y"]);
+    let refused = lab.gateway.output(words(&postfix, &file));
+    assert!(!refused.status.success());
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(error.contains("25/inet in master.cf runs in a chroot"), "{error}");
+    assert!(error.contains("/queue/private/gatepost\""), "{error}");
+}
+
+/// The enhanced code of the reply to a recipient.
+fn rcpt(mut smtp: Smtp, recipient: &str) -> String {
+    smtp.dialogue(
+        "S: 220\n C: EHLO client.example\n S: 250\n C: MAIL FROM:<a@client.example>\n S: 250",
+    );
+    let reply = smtp.ask(&format!("RCPT TO:<{recipient}>"));
+    reply.lines.last().unwrap().split(' ').next().unwrap().to_owned()
+}
+
+fn words(postfix: &Postfix<'_>, file: &Path) -> Vec<String> {
+    let directory = postfix.config_directory();
+    let [file, directory] = [file, &directory].map(|path| path.to_str().unwrap());
+    [GATEPOST, "postfix", "install", "--dry-run", "-c", file, "--postfix-config", directory]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn install(lab: &Lab, postfix: &Postfix<'_>, file: &Path) -> String {
+    lab.gateway.run(words(postfix, file))
+}
+
+fn postconf(lab: &Lab, postfix: &Postfix<'_>, options: &[&str]) {
+    let config = postfix.config_directory();
+    let command = ["postconf", "-c", config.to_str().unwrap()];
+    lab.gateway.run(command.iter().chain(options));
+}
+
+/// The finding about the policy service. No DNS server answers the rest of the check.
+fn check(host: &Host, postfix: &Postfix<'_>, file: &Path) -> Value {
+    let directory = postfix.config_directory();
+    let [file, directory] = [file, &directory].map(|path| path.to_str().unwrap());
+    let check = [GATEPOST, "check", "example.org", "--format=json", "--timeout=1s"];
+    let options = ["--dns=[::1]:1053", "-c", file, "--postfix", "--postfix-config", directory];
+    let output = host.output(check.into_iter().chain(options));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let json: Value = serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{printed}"));
+    let findings = json["findings"].as_array().unwrap();
+    let mut of_policy = findings.iter().filter(|one| one["check"] == "postfix_policy");
+    let found = of_policy.next().unwrap().clone();
+    assert_eq!(of_policy.next(), None);
+    found
+}
