@@ -1,13 +1,15 @@
-//! A running gateway: its parts, their start and stop, reloads, and the work of each second.
+//! A running gateway: its parts, their start and their stop.
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
+mod reload;
+mod state;
+mod tick;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::SignalKind;
 use tokio::task::JoinHandle;
@@ -18,46 +20,36 @@ use super::capabilities::KeptCapabilities;
 use super::certificate_updates::CertificateUpdates;
 use super::certificates::Certificates;
 use super::control::ControlService;
-use super::door_config::ingress;
 use super::evidence::evidence_sources;
 use super::host_log::HostLog;
-use super::inherited;
 use super::interception_watch::InterceptionWatcher;
 use super::joined_sessions::JoinedSessions;
 use super::lookup_router::{LookupRouter, start_lookups};
 use super::own_addresses::own_addresses;
 use super::policy_service;
-use super::service_manager::{self, ServiceManager};
+use super::service_manager::ServiceManager;
 use super::status_page::StatusSources;
 use super::upstream_log::UpstreamLog;
-use crate::addr::Family;
 use crate::app::door::{DoorController, DoorHandle, SharedEvidence};
-use crate::app::host_addresses::ThisHost;
 use crate::app::host_checks;
 use crate::app::intercept::check_before_start;
 use crate::app::metrics_endpoint::{self, HttpEndpoint};
 use crate::app::outbound::OutboundService;
 use crate::app::signals::{Shutdown, on};
-use crate::app::upstream_tls::upstream_tls;
 use crate::app::watch::BackgroundWatch;
-use crate::config::{Config, OutboundConfig};
-use crate::intercept::{InterceptSettings, Interception, SharedInterception};
+use crate::config::Config;
+use crate::intercept::SharedInterception;
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::metrics::http::{HealthState, ReadyState};
-use crate::outbound::{Pins, SteeringSettings};
 use crate::postfix::policy::PolicyService;
-use crate::relay::{HostState, Relay, RelayError, RelayHandle, TlsConfigs};
+use crate::relay::{Relay, RelayHandle, TlsConfigs};
 use crate::report::status::StatusCollector;
 use crate::report::{LogLevel, SessionLog};
 use crate::traffic::FlowObserver;
 
 /// Interval at which metrics, `/readyz` and the service manager are updated.
 const TICK: Duration = Duration::from_secs(1);
-/// Interval, in ticks, at which the addresses of the interfaces are read again.
-const OWN_ADDRESSES_EVERY: u32 = 10;
-/// Interval, in ticks, at which the files of certificates are examined.
-const CERTIFICATES_EVERY: u32 = 2;
 /// Time for the first lookup of each host name; sessions that need it wait for it longer.
 const FIRST_LOOKUPS: Duration = Duration::from_secs(6);
 /// Time to write the last lines of the log, and the last frames to recorders.
@@ -265,70 +257,6 @@ impl Gateway {
         })
     }
 
-    fn report_ready(&mut self) {
-        let listening: Vec<SocketAddr> = self.relay.addresses().collect();
-        for (level, notice) in inherited::notices(self.relay.inherited(), &listening) {
-            self.log.notice(level, &notice);
-        }
-        self.health.set(self.ready_state());
-        let notice = format!("ready: {}", self.activity());
-        self.log.notice(LogLevel::Info, &notice);
-        let status = self.status();
-        self.manager.notify_ready(status);
-    }
-
-    /// `listening on [::1]:2525; answering Postfix on unix:/var/spool/postfix/private/gatepost`
-    fn activity(&self) -> String {
-        let listens = !self.config.relay.listeners.is_empty();
-        let listening = listens.then(|| format!("listening on {}", self.listening()));
-        let answering = self.policy_service.as_ref();
-        let answering = answering.map(|(_, address)| format!("answering Postfix on {address}"));
-        let parts: Vec<_> = listening.into_iter().chain(answering).collect();
-        if parts.is_empty() { "no listener".to_owned() } else { parts.join("; ") }
-    }
-
-    /// `[::1]:2525, 127.0.0.1:2525`; of several listeners each with its name: `[::]:25 (mx), [::]:587 (submission)`
-    fn listening(&self) -> String {
-        let settings = &self.config.relay.listeners;
-        let transparent = settings.iter().filter(|listener| listener.transparent);
-        let transparent: Vec<_> = transparent.map(|listener| &listener.name).collect();
-        let all_transparent = transparent.len() == settings.len();
-        let each = self.relay.listening().map(|(name, address)| {
-            let intercepts = !all_transparent && transparent.contains(&&name);
-            match (settings.len(), intercepts) {
-                (1, _) => address.to_string(),
-                (_, false) => format!("{address} ({name})"),
-                (_, true) => format!("{address} ({name}, for intercepted mail)"),
-            }
-        });
-        let each: Vec<String> = each.collect();
-        let mode = if all_transparent { " for intercepted mail" } else { "" };
-        format!("{}{mode}", each.join(", "))
-    }
-
-    fn status(&self) -> String {
-        let doors = self.doors.as_ref().map(|(handle, _)| handle);
-        let outage = self.outage();
-        service_manager::status(&self.config, doors, &self.relay, outage.as_deref())
-    }
-
-    /// Why mail is not intercepted, if so.
-    fn outage(&self) -> Option<String> {
-        self.interception.as_ref().and_then(|(_, watcher)| watcher.outage())
-    }
-
-    fn ready_state(&self) -> ReadyState {
-        if self.relay.is_without_upstream() {
-            ReadyState::NoUpstream
-        } else if self.outage().is_some() {
-            ReadyState::NotIntercepting
-        } else if !self.certificates.is_usable() {
-            ReadyState::NoCertificate
-        } else {
-            ReadyState::Ready
-        }
-    }
-
     /// Runs until SIGTERM or SIGINT.
     pub(super) async fn serve(&mut self) -> anyhow::Result<()> {
         let mut shutdown = Shutdown::new(None)?;
@@ -344,151 +272,6 @@ impl Gateway {
                 _ = tick.tick() => self.on_tick(),
             }
         }
-    }
-
-    fn on_tick(&mut self) {
-        self.ticks = self.ticks.wrapping_add(1);
-        if let Some(lookup) = &self.lookup
-            && self.ticks.is_multiple_of(OWN_ADDRESSES_EVERY)
-        {
-            set_addresses(lookup, &self.config, &self.relay.handle());
-        }
-        if self.ticks.is_multiple_of(CERTIFICATES_EVERY) {
-            self.certificates.check_files();
-        }
-        if let Some(outbound) = &self.outbound {
-            outbound.on_tick();
-        }
-        self.health.set(self.ready_state());
-        self.sources.set_outage(self.outage());
-        let upstreams = self.relay.handle().upstream_health();
-        for family in Family::ALL {
-            // A Unix socket has none, and counts for both.
-            let is_of = |address: SocketAddr| Family::of(address.ip()) == family;
-            let of_family = upstreams.iter().filter(|known| known.address.is_none_or(is_of));
-            let down = of_family.clone().filter(|known| known.up == Some(false)).count();
-            self.metrics.set_upstreams(family, of_family.count() - down, down);
-        }
-        let hosts = self.relay.handle().upstream_hosts();
-        let count = |state| hosts.iter().filter(|host| host.state == state).count();
-        use HostState::{Resolved, Stale, Unresolved};
-        self.metrics.set_upstream_names(count(Resolved), count(Stale), count(Unresolved));
-        let notices = self.host_log.changes(&hosts).into_iter();
-        for (level, notice) in notices.chain(self.upstream_log.changes(&upstreams)) {
-            self.log.notice(level, &notice);
-        }
-        let missed = self.relay.taps().dropped_bytes();
-        self.metrics.add_record_omitted_bytes(missed.saturating_sub(self.missed_bytes));
-        self.missed_bytes = missed;
-        let status = self.status();
-        self.manager.on_tick(status, &self.relay);
-    }
-
-    /// SIGHUP: applies the new configuration, or keeps the old one and logs the error.
-    async fn reload(&mut self) {
-        self.manager.notify_reloading();
-        self.log.reopen();
-        match self.try_reload().await {
-            Ok(()) => {
-                self.metrics.on_config_applied();
-                self.log.notice(LogLevel::Info, "configuration reloaded");
-                self.report_ready();
-            }
-            Err(error) => {
-                self.metrics.on_config_rejected();
-                for line in format!("{error:#}").lines() {
-                    let notice =
-                        format!("configuration not reloaded, the old one stays in force: {line}");
-                    self.log.notice(LogLevel::Error, &notice);
-                }
-                let status = self.status();
-                self.manager.notify_ready(status);
-            }
-        }
-    }
-
-    async fn try_reload(&mut self) -> anyhow::Result<()> {
-        let config = Config::load_for(&self.path, &ThisHost::new())?;
-        self.capabilities.check(&config)?;
-        for warning in check_before_start(&config).await? {
-            self.log.notice(LogLevel::Warn, &warning);
-        }
-        let upstreams = upstream_tls(&config)?;
-        self.certificates.reload(config.tls.as_ref())?;
-        self.relay.handle().set_upstream_tls(upstreams);
-        self.relay.reload(config.relay.clone()).map_err(explain_permission)?;
-        policy_service::reload(self.policy_service.as_ref().map(|(own, _)| own), &config);
-        // Also if they are the same: what others changed is installed again.
-        self.change_interception(config.intercept.as_ref()).await?;
-        if let Some((handle, _)) = &self.doors {
-            let interception = self.interception.as_ref().map(|(interception, _)| interception);
-            let ingress = ingress(interception, self.relay.addresses());
-            handle.set_ingress(ingress).await;
-        }
-        if let Some(outbound) = &self.outbound {
-            outbound.reload(config.outbound.as_ref());
-        }
-        let old = &self.config;
-        for (changed, key) in [
-            (config.door != old.door, "[door]"),
-            (config.metrics != old.metrics, "[metrics]"),
-            (config.status != old.status, "[status]"),
-            (config.log != old.log, "[log]"),
-            (config.control != old.control, "[control]"),
-            (policy_service::has_moved(old, &config), "postfix.policy"),
-            (config.user != old.user, "[process]"),
-            (config.watch != old.watch, "[watch]"),
-            (config.lookup != old.lookup, "[lookup]"),
-            (config.vantage != old.vantage, "[vantage]"),
-            (
-                needs_restart(&config) != needs_restart(old),
-                "outbound.map, mail_log or config_directory",
-            ),
-            (config.relay.threads != old.relay.threads, "listen.threads"),
-        ] {
-            if changed {
-                let notice = format!("{key} changed: restart gatepost to apply it");
-                self.log.notice(LogLevel::Warn, &notice);
-            }
-        }
-        for warning in config.warnings() {
-            self.log.notice(LogLevel::Warn, &warning);
-        }
-        report_passthrough(&config, &self.log);
-        self.sources.set_warning(danger(&config));
-        self.metrics.set_sessions_limit(config.relay.limits.sessions);
-        self.metrics.set_rules(&config.relay.rules)?;
-        self.metrics.set_listeners(&listener_names(&config))?;
-        self.config = config;
-        Ok(())
-    }
-
-    async fn change_interception(
-        &mut self,
-        settings: Option<&InterceptSettings>,
-    ) -> anyhow::Result<()> {
-        match (self.interception.take(), settings) {
-            (Some((interception, watcher)), Some(settings)) => {
-                let result = interception.lock().await.change(settings.clone()).await;
-                self.interception = Some((interception, watcher));
-                result?;
-            }
-            (Some((interception, watcher)), None) => {
-                watcher.stop().await;
-                let mut interception = interception.lock().await;
-                interception.remove().await?;
-                Family::ALL
-                    .into_iter()
-                    .for_each(|family| self.metrics.set_intercepted(family, None));
-            }
-            (None, Some(settings)) => {
-                let mut interception = Interception::claim(settings.clone())?;
-                interception.install().await?;
-                self.interception = Some(watched(interception.shared(), &self.metrics, &self.log));
-            }
-            (None, None) => {}
-        }
-        Ok(())
     }
 
     /// Stops accepting sessions, drains those in progress, and removes everything from the kernel.
@@ -538,16 +321,6 @@ impl Gateway {
     }
 }
 
-/// The settings of `[outbound]` that a reload does not apply.
-fn needs_restart(config: &Config) -> Option<OutboundConfig> {
-    let outbound = config.outbound.clone();
-    outbound.map(|outbound| OutboundConfig {
-        pins: Pins::default(),
-        steering: SteeringSettings::default(),
-        ..outbound
-    })
-}
-
 /// Passes the addresses of this host and its upstreams on: of interfaces and host names they change.
 fn set_addresses(lookup: &LookupService, config: &Config, relay: &RelayHandle) {
     lookup.set_own_addresses(own_addresses(config, relay.upstream_addresses()));
@@ -580,16 +353,6 @@ fn start_log(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<Sess
     let metrics = Arc::clone(metrics);
     let on_dropped = Box::new(move |lines| metrics.add_dropped_log_lines(lines));
     Ok(Arc::new(SessionLog::start(&config.log, on_dropped)?))
-}
-
-/// The capability to bind ports below 1024 is always dropped.
-fn explain_permission(error: RelayError) -> anyhow::Error {
-    match &error {
-        RelayError::Listen { why, .. } if why.kind() == ErrorKind::PermissionDenied => {
-            anyhow!("{error}; a running gateway has dropped that privilege: restart it")
-        }
-        _ => error.into(),
-    }
 }
 
 /// A warning if policy rules do not apply to sessions under TLS.
