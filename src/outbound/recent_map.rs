@@ -41,6 +41,10 @@ impl<K: Clone + Eq + Hash, V: Default> RecentMap<K, V> {
         self.known.iter().map(|(key, entry)| (key, &entry.value))
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.known.iter_mut().map(|(key, entry)| (key, &mut entry.value))
+    }
+
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.known.values_mut().map(|entry| &mut entry.value)
     }
@@ -60,11 +64,11 @@ impl<K: Clone + Eq + Hash, V: Default> RecentMap<K, V> {
         &mut entry.value
     }
 
-    pub(super) fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q)
+    pub(super) fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
-        self.known.remove(key);
+        self.known.remove(key).map(|entry| entry.value)
     }
 
     /// Drops what was not used for `time`.

@@ -179,12 +179,15 @@ fn a_refused_message_is_retried_once_and_returned_after_four_refusals() {
     let refused = attempt(0, V6[0], OutboundOutcome::PolicyRefused);
     assert_eq!(messages.add(&refused, false), RefusedMessage::Wait);
     assert_eq!(messages.add(&refused, true), RefusedMessage::Retry);
-    assert_eq!(messages.add(&refused, true), RefusedMessage::Wait);
+    assert_eq!(messages.add(&refused, true), RefusedMessage::Retried);
+    let deferred = attempt(0, V4, OutboundOutcome::Deferred);
+    assert_eq!(messages.add(&deferred, true), RefusedMessage::Retried);
     assert!(messages.due().is_empty());
     assert_eq!(messages.add(&refused, true), RefusedMessage::Return);
-    assert_eq!(messages.add(&refused, true), RefusedMessage::Wait);
+    assert_eq!(messages.add(&refused, true), RefusedMessage::Retried);
     assert_eq!(messages.due(), ["4X1"]);
-    messages.remove("4X1");
+    assert!(messages.remove("4X1"));
+    assert!(!messages.remove("4X1"));
     assert!(messages.due().is_empty());
     // Only over IPv6, and only for the sending address.
     for other in [
@@ -193,4 +196,30 @@ fn a_refused_message_is_retried_once_and_returned_after_four_refusals() {
     ] {
         (0..9).for_each(|_| assert_eq!(messages.add(&other, true), RefusedMessage::Wait));
     }
+}
+
+#[test]
+fn the_history_of_the_log_requests_no_retry_and_uses_none_up() {
+    let refused = |queue_id: &str| OutboundAttempt {
+        queue_id: Some(queue_id.to_owned()),
+        ..attempt(0, V6[0], OutboundOutcome::PolicyRefused)
+    };
+    let over_ipv4 = |queue_id: &str| OutboundAttempt {
+        queue_id: Some(queue_id.to_owned()),
+        ..attempt(1, V4, OutboundOutcome::Deferred)
+    };
+    let mut messages = RefusedMessages::with_history();
+    for queue_id in ["4X2", "4X1", "4GONE", "4TRIED", "4DUE"] {
+        assert_eq!(messages.add(&refused(queue_id), true), RefusedMessage::Wait);
+    }
+    assert_eq!(messages.add(&refused("4KEPT"), false), RefusedMessage::Wait);
+    assert!(!messages.remove("4GONE"), "it was not retried");
+    assert_eq!(messages.add(&over_ipv4("4TRIED"), true), RefusedMessage::Wait);
+    for _ in 1..MAX_REFUSALS {
+        messages.add(&refused("4DUE"), true);
+    }
+    assert_eq!(messages.end_history(), ["4X1", "4X2"]);
+    assert!(messages.end_history().is_empty());
+    assert_eq!(messages.add(&refused("4X1"), true), RefusedMessage::Retried);
+    assert_eq!(messages.add(&refused("4TRIED"), true), RefusedMessage::Retry);
 }

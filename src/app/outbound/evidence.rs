@@ -1,10 +1,12 @@
 //! What the mail log proves about other hosts, shared by its reader, the answers to Postfix, and `gatepost outbound`.
 
 use std::net::Ipv6Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::addr::Family;
 use crate::humanize::clock;
@@ -18,6 +20,9 @@ use crate::report::outbound::words;
 use crate::report::{LogLevel, SessionLog};
 use crate::time::Timestamp;
 use crate::traffic::{FlowObserver, FlowSummary};
+
+/// Events that wait while a retry is requested; one that finds no room is left to Postfix's own schedule.
+pub(super) const QUEUE_EVENTS: usize = 1024;
 
 /// A message that should be tried again at once, or that left the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +39,11 @@ pub(in crate::app) struct OutboundEvidence(Arc<Shared>);
 struct Shared {
     hosts: Mutex<Hosts>,
     messages: Mutex<RefusedMessages>,
-    /// Attempts before this are in no counter, and their messages are not retried.
+    /// Attempts before this are in no counter.
     started: Timestamp,
-    queue: mpsc::UnboundedSender<QueueEvent>,
+    queue: mpsc::Sender<QueueEvent>,
+    /// The last retry found no room in `queue`.
+    queue_is_full: AtomicBool,
     metrics: Arc<Metrics>,
     log: Arc<SessionLog>,
 }
@@ -44,15 +51,16 @@ struct Shared {
 impl OutboundEvidence {
     pub(super) fn new(
         settings: SteeringSettings,
-        queue: mpsc::UnboundedSender<QueueEvent>,
+        queue: mpsc::Sender<QueueEvent>,
         metrics: Arc<Metrics>,
         log: Arc<SessionLog>,
     ) -> Self {
         Self(Arc::new(Shared {
             hosts: Mutex::new(Hosts::new(settings)),
-            messages: Mutex::default(),
+            messages: Mutex::new(RefusedMessages::with_history()),
             started: whole_second(now()),
             queue,
+            queue_is_full: AtomicBool::new(false),
             metrics,
             log,
         }))
@@ -72,6 +80,15 @@ impl OutboundEvidence {
             (before, name.and_then(|name| hosts.avoided(name)))
         };
         let refused = self.messages().add(attempt, change.1.is_some());
+        match (refused, &attempt.queue_id) {
+            (RefusedMessage::Retry, Some(queue_id)) => {
+                self.send(QueueEvent::Retry(queue_id.clone()));
+            }
+            (RefusedMessage::Retried | RefusedMessage::Return, Some(queue_id)) => {
+                self.send(QueueEvent::Tried(queue_id.clone()));
+            }
+            _ => {}
+        }
         if attempt.at < self.0.started {
             return;
         }
@@ -91,23 +108,25 @@ impl OutboundEvidence {
             }
             _ => {}
         }
-        let Some(queue_id) = attempt.queue_id.clone() else { return };
-        match refused {
-            RefusedMessage::Retry => self.send(QueueEvent::Retry(queue_id)),
-            RefusedMessage::Return => {
-                let notice = format!(
-                    "outbound: {queue_id}: refused over IPv6 again and again; `gatepost postfix expire` returns it to its sender"
-                );
-                self.0.log.notice(LogLevel::Warn, &notice);
-            }
-            RefusedMessage::Wait => self.send(QueueEvent::Tried(queue_id)),
+        if let (RefusedMessage::Return, Some(queue_id)) = (refused, &attempt.queue_id) {
+            let notice = format!(
+                "outbound: {queue_id}: refused over IPv6 again and again; `gatepost postfix expire` returns it to its sender"
+            );
+            self.0.log.notice(LogLevel::Warn, &notice);
         }
     }
 
     /// A message was delivered or returned.
     pub(super) fn on_message_done(&self, queue_id: &str) {
-        self.messages().remove(queue_id);
-        self.send(QueueEvent::Tried(queue_id.to_owned()));
+        if self.messages().remove(queue_id) {
+            self.send(QueueEvent::Tried(queue_id.to_owned()));
+        }
+    }
+
+    /// The log has been read as far as it was at the start.
+    pub(super) fn on_end_of_history(&self) {
+        let retries = self.messages().end_history();
+        retries.into_iter().for_each(|queue_id| self.send(QueueEvent::Retry(queue_id)));
     }
 
     pub(super) fn decide(&self, host: &DomainName, ip: Ipv6Addr) -> SteeringDecision {
@@ -133,8 +152,19 @@ impl OutboundEvidence {
         self.0.metrics.set_outbound(&summary, self.messages().due().len());
     }
 
+    /// Never waits: the log is read on.
     fn send(&self, event: QueueEvent) {
-        let _stopping = self.0.queue.send(event);
+        match self.0.queue.try_send(event) {
+            Ok(()) => self.0.queue_is_full.store(false, Ordering::Relaxed),
+            Err(TrySendError::Full(QueueEvent::Retry(queue_id))) => {
+                let was_full = self.0.queue_is_full.swap(true, Ordering::Relaxed);
+                no_room(&self.0.metrics, &self.0.log, was_full, &queue_id);
+            }
+            // Without it a retry is requested again, which changes nothing.
+            Err(TrySendError::Full(QueueEvent::Tried(_))) => {}
+            // The gateway stops.
+            Err(TrySendError::Closed(_)) => {}
+        }
     }
 
     fn hosts(&self) -> MutexGuard<'_, Hosts> {
@@ -143,6 +173,18 @@ impl OutboundEvidence {
 
     fn messages(&self) -> MutexGuard<'_, RefusedMessages> {
         self.0.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a retry that is not requested, and logs the first one in a row.
+pub(super) fn no_room(metrics: &Metrics, log: &SessionLog, is_known: bool, queue_id: &str) {
+    metrics.on_outbound_retry(false);
+    if !is_known {
+        let notice = format!(
+            "outbound: {queue_id}: its retry is not requested, as too many messages wait for one; it waits for Postfix's own \
+             retry"
+        );
+        log.notice(LogLevel::Warn, &notice);
     }
 }
 
@@ -166,7 +208,12 @@ fn now() -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::metrics::ExpositionFormat;
+    use crate::outbound::OutboundOutcome;
+    use crate::report::LogSettings;
 
     #[test]
     fn the_second_of_the_start_counts_as_after_it() {
@@ -174,5 +221,68 @@ mod tests {
         let logged = Timestamp::from_nanos(1_700_000_014_000_000_000);
         assert!(logged < started && logged >= whole_second(started));
         assert!(Timestamp::from_nanos(1_700_000_013_999_999_999) < whole_second(started));
+    }
+
+    fn evidence(room: usize) -> (OutboundEvidence, mpsc::Receiver<QueueEvent>) {
+        let log = SessionLog::start(&LogSettings::default(), Box::new(|_| {})).unwrap();
+        let (queue, events) = mpsc::channel(room);
+        let (settings, metrics) = (SteeringSettings::default(), Metrics::new().unwrap());
+        (OutboundEvidence::new(settings, queue, Arc::new(metrics), Arc::new(log)), events)
+    }
+
+    fn refused(queue_id: &str, before: Duration) -> OutboundAttempt {
+        OutboundAttempt {
+            at: Timestamp::from_system_time(SystemTime::now() - before),
+            host: DomainName::parse("mx.a.example"),
+            address: "[2001:db8::1]:25".parse().unwrap(),
+            domain: None,
+            outcome: OutboundOutcome::PolicyRefused,
+            reply: None,
+            delays: None,
+            queue_id: Some(queue_id.to_owned()),
+        }
+    }
+
+    fn retry(queue_id: &str) -> Option<QueueEvent> {
+        Some(QueueEvent::Retry(queue_id.to_owned()))
+    }
+
+    #[tokio::test]
+    async fn a_message_refused_before_the_start_is_retried_once_when_the_log_has_been_read() {
+        let (evidence, mut events) = evidence(8);
+        let hour = Duration::from_secs(3600);
+        evidence.on_attempt(&refused("4X1", hour));
+        evidence.on_attempt(&refused("4GONE", hour));
+        evidence.on_message_done("4GONE");
+        assert!(events.try_recv().is_err(), "later lines may show that it is gone");
+        evidence.on_end_of_history();
+        assert_eq!(events.try_recv().ok(), retry("4X1"));
+        // The parser waits for further lines about the last attempt of the history.
+        evidence.on_attempt(&refused("4LATE", hour));
+        assert_eq!(events.try_recv().ok(), retry("4LATE"));
+        evidence.on_attempt(&refused("4X1", Duration::ZERO));
+        assert_eq!(events.try_recv().ok(), Some(QueueEvent::Tried("4X1".to_owned())));
+        assert!(events.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_retry_without_room_is_counted_and_the_log_is_read_on() {
+        let (evidence, mut events) = evidence(2);
+        evidence.on_end_of_history();
+        for number in 0..5 {
+            evidence.on_attempt(&refused(&format!("4X{number}"), Duration::ZERO));
+        }
+        let failed = |evidence: &OutboundEvidence| {
+            let text = evidence.0.metrics.encode(ExpositionFormat::Text);
+            let line = text.lines().find(|line| {
+                line.starts_with("gatepost_outbound_retries_total{result=\"failed\"}")
+            });
+            line.unwrap().rsplit(' ').next().unwrap().to_owned()
+        };
+        assert_eq!(failed(&evidence), "3");
+        assert_eq!(events.try_recv().ok(), retry("4X0"));
+        evidence.on_attempt(&refused("4X9", Duration::ZERO));
+        assert_eq!(events.try_recv().ok(), retry("4X1"));
+        assert_eq!(events.try_recv().ok(), retry("4X9"));
     }
 }

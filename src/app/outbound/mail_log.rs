@@ -25,6 +25,7 @@ impl MailLogReader {
         loop {
             tokio::select! {
                 batch = self.follower.next() => match batch {
+                    Some(events) if events.is_empty() => self.evidence.on_end_of_history(),
                     Some(events) => events.iter().for_each(|event| self.on_event(event)),
                     None => break,
                 },

@@ -133,7 +133,7 @@ mod tests {
     fn steering(pins: Pins) -> Steering {
         let metrics = Arc::new(Metrics::new().unwrap());
         let log = SessionLog::start(&LogSettings::default(), Box::new(|_| {})).unwrap();
-        let (queue, _events) = mpsc::unbounded_channel();
+        let (queue, _events) = mpsc::channel(1);
         let settings = SteeringSettings::default();
         let evidence = OutboundEvidence::new(settings, queue, Arc::clone(&metrics), Arc::new(log));
         Steering::new(pins, None, evidence, metrics)

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::evidence::QueueEvent;
+use super::evidence::{QueueEvent, no_room};
 use crate::metrics::Metrics;
 use crate::report::{LogLevel, SessionLog, printable};
 
@@ -32,7 +32,7 @@ struct Waiting {
 pub(super) struct Requeue {
     /// `[outbound] config_directory`, for another instance of Postfix.
     pub(super) config_directory: Option<PathBuf>,
-    pub(super) events: mpsc::UnboundedReceiver<QueueEvent>,
+    pub(super) events: mpsc::Receiver<QueueEvent>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) log: Arc<SessionLog>,
 }
@@ -41,7 +41,7 @@ impl Requeue {
     /// Until all senders of events are gone.
     pub(super) async fn run(mut self) {
         let mut waiting: HashMap<String, Waiting> = HashMap::new();
-        let mut has_failed = false;
+        let (mut has_failed, mut is_full) = (false, false);
         loop {
             let next = waiting.iter().min_by_key(|(_, one)| one.due);
             let next = next.map(|(queue_id, one)| (queue_id.clone(), *one));
@@ -52,8 +52,12 @@ impl Requeue {
                     Some(QueueEvent::Retry(queue_id)) if waiting.len() < MAX_WAITING => {
                         let due = Instant::now() + WAITS[0];
                         waiting.insert(queue_id, Waiting { due, requests: 0 });
+                        is_full = false;
                     }
-                    Some(QueueEvent::Retry(_)) => {}
+                    Some(QueueEvent::Retry(queue_id)) => {
+                        no_room(&self.metrics, &self.log, is_full, &queue_id);
+                        is_full = true;
+                    }
                     Some(QueueEvent::Tried(queue_id)) => drop(waiting.remove(&queue_id)),
                 },
                 () = until(due) => {

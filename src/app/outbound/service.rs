@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::evidence::QUEUE_EVENTS;
 use super::mail_log::MailLogReader;
 use super::requeue::Requeue;
 use super::{OutboundEvidence, Steering};
@@ -34,7 +35,7 @@ impl OutboundService {
         metrics: &Arc<Metrics>,
         log: &Arc<SessionLog>,
     ) -> io::Result<Self> {
-        let (queue, events) = mpsc::unbounded_channel();
+        let (queue, events) = mpsc::channel(QUEUE_EVENTS);
         let evidence =
             OutboundEvidence::new(config.steering, queue, Arc::clone(metrics), Arc::clone(log));
         let requeue = Requeue {

@@ -24,8 +24,19 @@ pub(super) struct Feed {
     parser: MailLogParser,
     sender: mpsc::Sender<Vec<MailLogEvent>>,
     status: watch::Sender<MailLogStatus>,
+    history: History,
     /// Ends with the follower.
     stop: UnixStream,
+}
+
+/// What the log had at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum History {
+    /// Nothing has been read yet.
+    Unread,
+    /// Until the reader waits for new lines.
+    Reading,
+    Read,
 }
 
 /// The form of the bytes.
@@ -42,11 +53,15 @@ impl Feed {
         status: watch::Sender<MailLogStatus>,
         stop: UnixStream,
     ) -> Self {
-        Self { parser: MailLogParser::new(zone, now()), sender, status, stop }
+        let parser = MailLogParser::new(zone, now());
+        Self { parser, sender, status, history: History::Unread, stop }
     }
 
     pub(super) fn on_bytes(&mut self, bytes: &[u8], form: Form) -> Result<(), Stopped> {
         let mut events = Vec::new();
+        if self.history == History::Unread {
+            self.history = History::Reading;
+        }
         self.parser.set_reference(now());
         match form {
             Form::Lines => self.parser.on_bytes(bytes, &mut events),
@@ -90,6 +105,10 @@ impl Feed {
         sources: &[BorrowedFd<'_>],
         longest: Duration,
     ) -> Result<(), Stopped> {
+        if self.history == History::Reading {
+            self.history = History::Read;
+            self.sender.blocking_send(Vec::new()).map_err(|_unsent| Stopped)?;
+        }
         let mut polled = vec![PollFd::new(&self.stop, PollFlags::IN)];
         polled.extend(sources.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let longest = Timespec::try_from(longest.min(TICK)).ok();

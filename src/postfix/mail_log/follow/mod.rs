@@ -61,7 +61,8 @@ impl MailLogFollower {
         Ok(Self { batches, status, _running: running })
     }
 
-    /// The next events, in the order of the log. `None` once standard input has ended.
+    /// The next events, in the order of the log. An empty batch, once, follows what the log had at the start; the latest attempts
+    /// of that may come after it, while the parser waits for further lines about them. `None` once standard input has ended.
     pub async fn next(&mut self) -> Option<Vec<MailLogEvent>> {
         self.batches.recv().await
     }

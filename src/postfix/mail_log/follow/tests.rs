@@ -98,6 +98,22 @@ impl Reader {
 }
 
 #[test]
+fn an_empty_batch_follows_the_history_and_nothing_else() {
+    let folder = Folder::new();
+    append(&folder.path(), &lines(0..4));
+    let mut reader = Reader::start(&folder.path(), u64::MAX);
+    assert_eq!(reader.take(4), [0, 1, 2, 3]);
+    let mut next = || {
+        let next = async { tokio::time::timeout(PATIENCE, reader.follower.next()).await };
+        reader.runtime.block_on(next).expect("a batch").expect("a running reader")
+    };
+    // The parser may send the last attempt later.
+    while !next().is_empty() {}
+    append(&folder.path(), &lines(4..5));
+    assert!(!next().is_empty());
+}
+
+#[test]
 fn history_begins_with_a_whole_line() {
     let folder = Folder::new();
     append(&folder.path(), &lines(0..4));
