@@ -183,3 +183,22 @@ fn failure(path: &Path, error: &io::Error) -> MailLogState {
     };
     MailLogState::Failed(reason.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_reported_with_a_remedy() {
+        let failure = |kind| failure(Path::new("/var/log/mail.log"), &io::Error::from(kind));
+        let denied = failure(ErrorKind::PermissionDenied).to_string();
+        assert!(
+            denied.starts_with("/var/log/mail.log: permission denied; add gatepost's user"),
+            "{denied}"
+        );
+        assert!(denied.contains("adduser gatepost adm"), "{denied}");
+        assert_eq!(failure(ErrorKind::NotFound), MailLogState::Waiting);
+        let other = failure(ErrorKind::InvalidInput).to_string();
+        assert!(other.contains("set mail_log to Postfix's log file"), "{other}");
+    }
+}
