@@ -28,6 +28,13 @@ pub enum OutboundFinding {
     },
 }
 
+impl OutboundFinding {
+    /// Whether the cause is probably this host.
+    pub const fn suspects_us(self) -> bool {
+        matches!(self, Self::RefusedByMany { .. } | Self::NoPath { .. })
+    }
+}
+
 impl OutboundReport {
     pub const fn finding(&self) -> OutboundFinding {
         let Self { hosts_total: known, hosts_avoided: avoided, .. } = *self;

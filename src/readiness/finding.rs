@@ -113,6 +113,28 @@ checks! {
     PostfixXclient "postfix_xclient" Postfix,
 }
 
+impl CheckName {
+    /// Whether receivers refuse mail of a host for a fault in this.
+    pub(super) const fn is_reason_to_refuse(self) -> bool {
+        matches!(
+            self,
+            Self::SenderAddress
+                | Self::SenderPtr
+                | Self::SenderFcrdns
+                | Self::SenderHelo
+                | Self::SpfRecord
+                | Self::SpfSyntax
+                | Self::SpfLookups
+                | Self::SpfVoidLookups
+                | Self::SpfSender
+                | Self::DkimKey
+                | Self::DmarcRecord
+                | Self::PostfixBind
+                | Self::PostfixHelo
+        )
+    }
+}
+
 /// The result of one check. The serde form is part of the public JSON form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -184,6 +206,10 @@ pub(super) struct FindingList(Vec<Finding>);
 impl FindingList {
     pub(super) const fn len(&self) -> usize {
         self.0.len()
+    }
+
+    pub(super) fn retain(&mut self, is_kept: impl Fn(CheckName) -> bool) {
+        self.0.retain(|one| is_kept(one.check));
     }
 
     fn push(

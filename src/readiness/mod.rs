@@ -43,6 +43,24 @@ pub enum CheckEvaluation {
     Needs(Vec<CheckQuestion>),
 }
 
+/// As [`evaluate`], of the sending host only: why receivers may refuse our mail. Findings that concern other hosts, or that no
+/// receiver refuses mail for, are left out.
+pub fn evaluate_sending(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation {
+    let mut findings = FindingList::default();
+    sender::check(request, known, &mut findings);
+    spf::check(request, known, &mut findings);
+    dkim::check(request, known, &mut findings);
+    dmarc::check(request, known, &mut findings);
+    postfix::check_sending(request, known, &mut findings);
+    let missing = known.take_missing();
+    if missing.is_empty() {
+        findings.retain(CheckName::is_reason_to_refuse);
+        CheckEvaluation::Done(findings.into_report(request, Vec::new()))
+    } else {
+        CheckEvaluation::Needs(missing)
+    }
+}
+
 /// Terminates after a bounded number of rounds: the limits of the RFCs bound the questions.
 pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation {
     let mut findings = FindingList::default();

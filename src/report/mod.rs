@@ -15,6 +15,7 @@ mod queue;
 pub mod readiness;
 pub mod replay;
 mod rows;
+pub mod sending;
 mod session;
 mod sink;
 pub mod status;

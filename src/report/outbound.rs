@@ -2,6 +2,7 @@
 
 use super::columns::{WIDTH, cells, wrapped};
 use super::escape::{EscapeContext, fitted};
+use super::sending::SendingCheck;
 use crate::addr::Family;
 use crate::humanize::{ago, clock, count, counted, duration, family, short_duration};
 use crate::outbound::{
@@ -23,10 +24,18 @@ const MAX_ROWS: usize = 40;
 /// Columns of a server's reply.
 const REPLY: usize = 240;
 
-/// Lines of at most 100 columns. Of the hosts of a name each address and the latest replies.
-pub fn outbound(report: &OutboundReport, name: Option<&DomainName>) -> String {
+/// Lines of at most 100 columns. Of the hosts of a name each address and the latest replies; `check` where the headline suspects
+/// this host.
+pub fn outbound(
+    report: &OutboundReport,
+    name: Option<&DomainName>,
+    check: Option<&SendingCheck>,
+) -> String {
     let details = name.is_some();
-    let mut lines = wrapped(&headline(report), WIDTH);
+    let mut lines = match check {
+        Some(check) => [wrapped(&observation(report), WIDTH), check.lines()].concat(),
+        None => wrapped(&headline(report), WIDTH),
+    };
     if let (Some(name), true) = (name, report.hosts.is_empty()) {
         let none =
             format!("No attempt to deliver mail to {name}, or to a host of that name, is known.");
@@ -47,20 +56,30 @@ pub fn outbound(report: &OutboundReport, name: Option<&DomainName>) -> String {
     lines.iter().fold(String::new(), |text, line| text + line.trim_end() + "\n")
 }
 
-/// The sentence that someone without mail needs first.
+/// The sentence that someone without mail needs first, with the command that finds the cause.
 pub(super) fn headline(report: &OutboundReport) -> String {
+    let remedy = match report.finding() {
+        OutboundFinding::RefusedByMany { .. } => {
+            " Check the reverse DNS name, SPF and DKIM of our IPv6 addresses with `gatepost check DOMAIN`."
+        }
+        OutboundFinding::NoPath { .. } => " `gatepost check DOMAIN` tests this host's IPv6.",
+        _ => "",
+    };
+    observation(report) + remedy
+}
+
+fn observation(report: &OutboundReport) -> String {
     let of = |part: usize, whole: usize| format!("{part} of {}", counted(whole as u64, "host"));
     match report.finding() {
         OutboundFinding::NoAttempts => {
             "No attempt of this server to deliver mail is known yet.".to_owned()
         }
         OutboundFinding::RefusedByMany { refused, tried } => format!(
-            "{} tried over IPv6 refuse our mail for our address: the cause is probably here. Check the reverse DNS name, \
-             SPF and DKIM of our IPv6 addresses with `gatepost check DOMAIN`.",
+            "{} tried over IPv6 refuse our mail for our address: the cause is probably here.",
             of(refused, tried)
         ),
         OutboundFinding::NoPath { tried } => format!(
-            "IPv6 failed at all {} where it was tried: the cause is probably here. `gatepost check DOMAIN` tests this host's IPv6.",
+            "IPv6 failed at all {} where it was tried: the cause is probably here.",
             counted(tried as u64, "host")
         ),
         OutboundFinding::Avoided { avoided, known } => {
@@ -207,13 +226,13 @@ mod tests {
     fn reports_as_text() {
         use OutboundOutcome::{Delivered, PolicyRefused, TimedOut};
         let mut hosts = Hosts::new(SteeringSettings::default());
-        let mut text = outbound(&hosts.report(None, at(0)), None);
+        let mut text = outbound(&hosts.report(None, at(0)), None, None);
         let one = |hosts: &mut Hosts, second, host: &str, ip: &str, outcome| {
             hosts.add(&attempt(second, host, ip, outcome));
         };
         one(&mut hosts, 1, "mx.example.net", "2001:db8:1::1", Delivered);
         one(&mut hosts, 2, "mx.example.net", "192.0.2.1", Delivered);
-        text += &outbound(&hosts.report(None, at(5)), None);
+        text += &outbound(&hosts.report(None, at(5)), None, None);
         one(&mut hosts, 30, "mx.refuses.example", "2001:db8:2::1", PolicyRefused);
         one(&mut hosts, 31, "mx.refuses.example", "192.0.2.2", Delivered);
         one(
@@ -223,16 +242,16 @@ mod tests {
             "2001:db8:3::1",
             TimedOut,
         );
-        text += &outbound(&hosts.report(None, at(90)), None);
+        text += &outbound(&hosts.report(None, at(90)), None, None);
         for name in ["refuses.example", "other.example"] {
             let name = DomainName::parse(name);
-            text += &outbound(&hosts.report(name.as_ref(), at(700)), name.as_ref());
+            text += &outbound(&hosts.report(name.as_ref(), at(700)), name.as_ref(), None);
         }
         for number in 0..4 {
             let host = format!("mx{number}.example");
             one(&mut hosts, 800, &host, "2001:db8:4::1", PolicyRefused);
         }
-        text += &outbound(&hosts.summary(at(801)), None);
+        text += &outbound(&hosts.summary(at(801)), None, None);
         assert!(text.lines().all(|line| super::super::columns::width(line) <= WIDTH), "{text}");
         insta::assert_snapshot!(text);
     }

@@ -75,7 +75,7 @@ const fn title(portion: Portion) -> &'static str {
     }
 }
 
-fn finding(text: &mut String, one: &Finding) {
+pub(super) fn finding(text: &mut String, one: &Finding) {
     let indent = " ".repeat(INDENT);
     push(text, &format!("  {}", one.outcome.as_str()), &indent, &sentence(one));
     if let Some(advice) = &one.advice {

@@ -3,6 +3,7 @@
 //! Performs the queries that [`crate::readiness`] requests, many at once, within a time limit.
 
 pub(super) mod host;
+mod sending;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use self::sending::{CheckedHost, check_sending};
 use crate::addr::is_global;
 use crate::app::hostname::hostname;
 use crate::app::output::print;
@@ -25,8 +27,8 @@ use crate::policy::facts::{Answer, DomainName, Lookup, LookupResult, Reason, Sou
 use crate::postfix::policy::PolicyAddress;
 use crate::readiness::{
     CheckEvaluation, CheckQuestion, CheckReport, CheckRequest, CheckStatus, CnameAnswer,
-    ConnectResult, KnownAnswers, Origin, PolicyServer, PolicyServerAddress, Survey, TxtAnswer,
-    evaluate,
+    ConnectResult, HostInterface, KnownAnswers, Origin, PolicyServer, PolicyServerAddress, Survey,
+    TxtAnswer, evaluate,
 };
 use crate::report::readiness;
 use crate::time::Timestamp;
@@ -49,7 +51,7 @@ pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     };
     let survey = SurveySettings { hostname, port: SMTP, timeout: args.timeout };
     let sources = QuerySources { dns, survey };
-    let report = check(&request, sources, start + args.timeout * TOTAL).await;
+    let report = check(evaluate, &request, sources, start + args.timeout * TOTAL).await;
     let text = match args.format {
         OutputFormat::Text => readiness::text(&request, &report),
         OutputFormat::Json => readiness::json(&request, &report),
@@ -74,25 +76,17 @@ async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
         None => None,
     };
     let bound = postfix.as_ref().map(|postfix| postfix.bind_addresses()).unwrap_or_default();
-    let own = || {
-        let nets = interfaces.iter().flat_map(|one| &one.addresses);
-        nets.map(ipnet::IpNet::addr).filter(|ip| is_global(*ip))
+    let (senders, senders_from) = match args.from.is_empty() {
+        true => senders(&interfaces, &bound),
+        false => {
+            let senders: BTreeSet<IpAddr> = args.from.iter().map(IpAddr::to_canonical).collect();
+            (senders.into_iter().rev().collect(), Origin::CommandLine)
+        }
     };
-    let (senders, senders_from): (Vec<IpAddr>, _) = if !args.from.is_empty() {
-        (args.from.iter().map(IpAddr::to_canonical).collect(), Origin::CommandLine)
-    } else if !bound.is_empty() {
-        // In a family without a bound address the kernel chooses one.
-        let others = own().filter(|ip| bound.iter().all(|bound| bound.is_ipv6() != ip.is_ipv6()));
-        (bound.iter().copied().chain(others).collect(), Origin::Postfix)
-    } else {
-        (own().collect(), Origin::Interfaces)
-    };
-    let senders: BTreeSet<IpAddr> = senders.into_iter().collect();
     let helo_of_postfix = || Some((postfix.as_ref()?.helo()?, Origin::Postfix));
     Ok(CheckRequest {
         domain: args.domain.clone(),
-        // IPv6 first.
-        senders: senders.into_iter().rev().collect(),
+        senders,
         senders_from,
         helo: args.helo.clone().map(|name| (name, Origin::CommandLine)).or_else(helo_of_postfix),
         selectors: args.selectors.clone(),
@@ -100,6 +94,16 @@ async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
         postfix,
         policy_server,
     })
+}
+
+/// The addresses from which this host sends, IPv6 first: `bound`, and in a family without one those of which the kernel chooses.
+fn senders(interfaces: &[HostInterface], bound: &[IpAddr]) -> (Vec<IpAddr>, Origin) {
+    let own = interfaces.iter().flat_map(|one| &one.addresses).map(ipnet::IpNet::addr);
+    let is_free = |ip: &IpAddr| bound.iter().all(|bound| bound.is_ipv6() != ip.is_ipv6());
+    let chosen = own.filter(|ip| is_global(*ip) && is_free(ip));
+    let senders: BTreeSet<IpAddr> = bound.iter().copied().chain(chosen).collect();
+    let origin = if bound.is_empty() { Origin::Interfaces } else { Origin::Postfix };
+    (senders.into_iter().rev().collect(), origin)
 }
 
 /// `[postfix] policy`
@@ -177,7 +181,12 @@ impl Answered {
 }
 
 /// Performs queries until none is needed. Those without an answer by `deadline` time out.
-async fn check(request: &CheckRequest, sources: QuerySources, deadline: Instant) -> CheckReport {
+async fn check(
+    evaluate: fn(&CheckRequest, &KnownAnswers) -> CheckEvaluation,
+    request: &CheckRequest,
+    sources: QuerySources,
+    deadline: Instant,
+) -> CheckReport {
     let mut known = KnownAnswers::default();
     let mut started = BTreeSet::new();
     let mut pending = BTreeSet::new();

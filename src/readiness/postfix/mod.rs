@@ -26,3 +26,12 @@ pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut
     outbound::check(postfix, findings);
     policy_service::check(postfix, request, findings);
 }
+
+pub(super) fn check_sending(
+    request: &CheckRequest,
+    known: &KnownAnswers,
+    findings: &mut FindingList,
+) {
+    let Some(postfix) = &request.postfix else { return };
+    sending::check(postfix, request, known, findings);
+}

@@ -127,7 +127,10 @@ impl<'lab> Sender<'lab> {
             "nft",
             &format!("table inet dest {{ chain input {{ type filter hook input priority 0;\n{dropped}}}\n}}"),
         ]);
-        let knot = knot(lab, &BTreeMap::from([(ZONE.to_owned(), zone)]), &[]);
+        // No address of the sender has a name.
+        let reverse = "8.b.d.0.1.0.0.2.ip6.arpa".to_owned();
+        let zones = BTreeMap::from([(ZONE.to_owned(), zone), (reverse, String::new())]);
+        let knot = knot(lab, &zones, &[]);
         let dns: SocketAddr = KNOT.parse().unwrap();
         lab.gateway.resolve_at(dns.ip());
         let main_cf = format!(

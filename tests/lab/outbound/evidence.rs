@@ -12,6 +12,8 @@ tests![
     a_refused_message_is_delivered_over_ipv4_and_none_is_bounced,
     a_host_that_heals_gets_mail_over_ipv6_again,
     a_message_without_another_way_is_returned,
+    where_many_refuse_the_cause_is_looked_for_here,
+    a_message_refused_before_the_start_is_retried_after_it,
     the_documented_commands_run
 ];
 
@@ -38,7 +40,8 @@ fn start<'lab>(lab: &'lab Lab, retry: &str) -> (Sender<'lab>, Gateway<'lab>) {
         .config(&[])
         .set("outbound", &format!("mail_log = {:?}", sender.postfix.log_file()))
         .set("outbound", &format!("config_directory = {:?}", sender.postfix.config_directory()))
-        .set("outbound", &format!("retry = {retry:?}"));
+        .set("outbound", &format!("retry = {retry:?}"))
+        .set("smtp", &format!("hostname = \"mail.{ZONE}\""));
     let gateway = Gateway::start(lab, &config);
     (sender, gateway)
 }
@@ -186,4 +189,66 @@ fn a_message_without_another_way_is_returned() {
     assert_eq!(lab.gateway.run(expire), "1 message returned\n");
     let is_expired = |line: &str| line.contains(queue_id) && line.contains("status=force-expired");
     sender.postfix.wait_for_log("the return", is_expired);
+}
+
+fn where_many_refuse_the_cause_is_looked_for_here() {
+    let lab = Lab::new();
+    let (sender, gateway) = start(&lab, "10m");
+    let before = outbound(&lab, &gateway, ZONE);
+    assert!(!before.contains("Checked now"), "{before}");
+    for destination in ["no-ptr", "no-ptr-at-end", "no-code"] {
+        sender.send("a", destination);
+    }
+    let shown = until("the refusals", || {
+        let shown = outbound(&lab, &gateway, ZONE);
+        shown.starts_with("3 of 3 hosts tried over IPv6 refuse our mail").then_some(shown)
+    });
+    let lines: Vec<&str> = shown.lines().collect();
+    let headline =
+        "3 of 3 hosts tried over IPv6 refuse our mail for our address: the cause is probably here.";
+    assert_eq!(lines[0], headline);
+    assert!(lines[1].starts_with("Checked now for "), "{shown}");
+    assert!(lines.contains(&"  fail     2001:db8:2::1: no PTR record"), "{shown}");
+    assert!(shown.contains("fail     mail.dest.example: no SPF record"), "{shown}");
+    assert!(!shown.contains("192.0.2.1: no PTR record"), "{shown}");
+    assert!(shown.contains("  not checked: DKIM"), "{shown}");
+    assert!(shown.contains("mx.no-ptr.dest.example"), "{shown}");
+
+    let config = gateway.file().to_str().unwrap();
+    let printed = lab.gateway.run([GATEPOST, "outbound", "--config", config, "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(json["hosts_ipv6_refused"], 3);
+    let check = &json["sending_check"];
+    assert_eq!(
+        (&check["domain"], &check["domain_from"]),
+        (&"mail.dest.example".into(), &"smtp.hostname".into())
+    );
+    let findings = check["findings"].as_array().unwrap();
+    assert!(findings.iter().any(|one| one["check"] == "sender_ptr"), "{check}");
+
+    // A log may be of another host.
+    let log = sender.postfix.log_file().to_str().unwrap();
+    let from_log = lab.gateway.run([GATEPOST, "outbound", "--mail-log", log]);
+    assert!(from_log.contains("gatepost check DOMAIN"), "{from_log}");
+    assert!(!from_log.contains("Checked now"), "{from_log}");
+}
+
+fn a_message_refused_before_the_start_is_retried_after_it() {
+    let lab = Lab::new();
+    let (sender, mut gateway) = start(&lab, "10m");
+    gateway.terminate();
+    gateway.wait();
+    let first = sender.send("a", "no-ptr");
+    assert!(first.contains("status=deferred"), "{first}");
+    // Stamps of the log have whole seconds: the refusal is before the start.
+    until("the next second", || {
+        let stamp = &first[..15];
+        let now = lab.gateway.run(["date", "+%b %d %H:%M:%S"]);
+        (now.trim() != stamp).then_some(())
+    });
+    gateway.start_again();
+    let is_sent =
+        |line: &str| line.contains("to=<a@no-ptr.dest.example>") && line.contains("status=sent");
+    let sent = sender.postfix.wait_for_log("the retry over IPv4", is_sent);
+    assert_sent(&sent, "no-ptr", Family::Ipv4);
 }
