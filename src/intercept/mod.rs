@@ -1,8 +1,9 @@
 //! Interception in the kernel: nftables and policy routing for TPROXY, both families. Layer 4.
+//! Beside it, with a table of its own: resets for our own mail to others (`outbound_reset`).
 //!
-//! Installed are only: one nftables table `inet gatepost`, replaced in one transaction; and for each intercepted family one
-//! `ip rule` (`fwmark MARK lookup TABLE`, priority [`PRIORITY`]) and one `local default dev lo` route in TABLE. Only TCP is
-//! intercepted (rule 16 of ARCHITECTURE.md). The order of the nftables rules is part of the contract, see `ruleset`.
+//! The interception installs only: one nftables table `inet gatepost`, replaced in one transaction; and for each intercepted
+//! family one `ip rule` (`fwmark MARK lookup TABLE`, priority [`PRIORITY`]) and one `local default dev lo` route in TABLE. Only
+//! TCP is intercepted (rule 16 of ARCHITECTURE.md). The order of the nftables rules is part of the contract, see `ruleset`.
 //!
 //! **Ownership.** The table belongs to gatepost by its name. Rules and routes have the routing protocol number [`PROTOCOL`]
 //! (`ip rule` and `ip route` print `proto 103`), which the kernel stores and iproute2 leaves unassigned. So they are
@@ -50,6 +51,7 @@ mod interception;
 mod listing;
 mod losses;
 mod nft;
+pub mod outbound_reset;
 mod ownership;
 mod report;
 mod routing;

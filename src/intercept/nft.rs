@@ -1,4 +1,4 @@
-//! Runs `nft`: checks, applies and lists our table, and interprets its errors.
+//! Runs `nft`: checks, applies and lists the table of the interception, and interprets errors.
 
 use std::fs::read_to_string;
 use std::io::{self, Write as _};
@@ -145,7 +145,11 @@ async fn missing_modules() -> Result<Vec<&'static str>, InterceptError> {
     Ok(missing)
 }
 
-fn refused(what: &'static str, stderr: String, missing: &[&'static str]) -> InterceptError {
+pub(super) fn refused(
+    what: &'static str,
+    stderr: String,
+    missing: &[&'static str],
+) -> InterceptError {
     if stderr.contains("Operation not permitted") {
         InterceptError::NotPermitted { what: "access to nftables" }
     } else if stderr.contains("Unable to initialize Netlink socket") {
@@ -158,7 +162,7 @@ fn refused(what: &'static str, stderr: String, missing: &[&'static str]) -> Inte
 }
 
 /// ENOENT: no such table, or no such expression in this kernel.
-fn is_absent(stderr: &str) -> bool {
+pub(super) fn is_absent(stderr: &str) -> bool {
     stderr.contains("No such file or directory")
 }
 
@@ -167,7 +171,7 @@ fn first_line(stderr: &str) -> &str {
     line.trim().trim_start_matches("internal:0:0-0: ")
 }
 
-async fn apply(
+pub(super) async fn apply(
     args: &'static [&'static str],
     batch: Nftables<'static>,
 ) -> Result<Result<String, String>, InterceptError> {
@@ -179,7 +183,7 @@ async fn apply(
 
 /// Returns standard output, or standard error if `nft` failed. The runner of crate `nftables` does not capture standard error
 /// when it applies a batch, and only that has the reason.
-async fn run(
+pub(super) async fn run(
     args: &[&'static str],
     input: Option<String>,
 ) -> Result<Result<String, String>, InterceptError> {

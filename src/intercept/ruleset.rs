@@ -429,7 +429,7 @@ fn spoofed(family: Family) -> Rule<'static> {
 }
 
 /// Those of `family`, as a set; `None` if there are none.
-fn networks(networks: &Networks, family: Family) -> Option<Expression<'static>> {
+pub(super) fn networks(networks: &Networks, family: Family) -> Option<Expression<'static>> {
     // nft rejects sets with overlapping elements.
     let networks: Vec<IpNet> =
         networks.iter().filter(|network| Family::of(network.addr()) == family).collect();
@@ -450,7 +450,7 @@ const fn protocol(family: Family) -> &'static str {
 }
 
 /// The flags that make a SYN, with ACK to tell it from the answer.
-fn syn() -> Expression<'static> {
+pub(super) fn syn() -> Expression<'static> {
     let flags = ["fin", "syn", "rst", "ack"].map(text).to_vec();
     and(field("tcp", "flags"), Expression::List(flags))
 }
@@ -474,7 +474,7 @@ fn base_chain(
     })
 }
 
-fn field(protocol: &'static str, field: &'static str) -> Expression<'static> {
+pub(super) fn field(protocol: &'static str, field: &'static str) -> Expression<'static> {
     Expression::Named(NamedExpression::Payload(Payload::PayloadField(PayloadField {
         protocol: protocol.into(),
         field: field.into(),
@@ -505,7 +505,7 @@ fn rule(
     }
 }
 
-fn is(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+pub(super) fn is(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
     Statement::Match(Match { left, right, op: Operator::EQ })
 }
 
@@ -533,15 +533,15 @@ fn goto(chain: &'static str) -> Statement<'static> {
     Statement::Goto(JumpTarget { target: chain.into() })
 }
 
-fn text(value: impl Into<Cow<'static, str>>) -> Expression<'static> {
+pub(super) fn text(value: impl Into<Cow<'static, str>>) -> Expression<'static> {
     Expression::String(value.into())
 }
 
-fn set(items: impl Iterator<Item = Expression<'static>>) -> Expression<'static> {
+pub(super) fn set(items: impl Iterator<Item = Expression<'static>>) -> Expression<'static> {
     Expression::Named(NamedExpression::Set(items.map(SetItem::Element).collect()))
 }
 
-fn meta(key: MetaKey) -> Expression<'static> {
+pub(super) fn meta(key: MetaKey) -> Expression<'static> {
     Expression::Named(NamedExpression::Meta(Meta { key }))
 }
 

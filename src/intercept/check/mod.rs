@@ -35,6 +35,7 @@ use self::listing::Listing;
 pub use self::return_route::remove_leftovers;
 use self::routes::RouteLookup;
 use super::error::InterceptError;
+use super::outbound_reset::OUTBOUND_TABLE;
 use super::settings::{InterceptSettings, TABLE};
 use super::{nft, ownership, report::InterceptReport};
 use crate::addr::Family;
@@ -108,7 +109,7 @@ async fn examine<'a>(
 
 /// The rules of others.
 async fn ruleset() -> Result<Listing, InterceptError> {
-    let own = [TABLE, return_route::TABLE];
+    let own = [TABLE, OUTBOUND_TABLE, return_route::TABLE];
     let mut listing = Listing::parse(&nft::list_all().await?, &own);
     if listing.uses(&["xt"]) {
         listing.add_texts(&nft::list_all_as_text().await?);
