@@ -466,7 +466,7 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("timeout", "duration, 1s to 5m", Text("20s"), "Time limit of a request."),
     ] },
     SectionSpec { header: "[outbound]",
-        help: "Mail that Postfix on this host sends. A file with this section needs no listener.",
+        help: "Mail that an MTA on this host sends, or one behind it. A file with this section needs no listener.",
         keys: &[
         spec("map", "path of a Unix socket", Text("unix:/run/gatepost/outbound.sock"),
             "Unix socket for `gatepost postfix map`, which Postfix starts and asks."),
@@ -479,6 +479,11 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("retry_max", "duration, 1s to 7days", Text("2h"), "Upper bound of `retry`."),
         spec("config_directory", "path", Unset("Postfix's own", r#""/etc/postfix-out""#),
             "Configuration directory of the Postfix that sends, for `postqueue`."),
+        spec("reset_users", "list of user names or numbers", Value("[]"),
+            "Users of an MTA on this host that cannot ask as Postfix does, such as `Debian-exim`: the kernel answers its \
+             connections to port 25 of avoided IPv6 addresses with a reset, and the MTA takes the next address. Never root."),
+        spec("reset_sources", "list of networks", Value("[]"),
+            "The same on a router, for the IPv6 addresses of MTAs behind it."),
         spec("ipv4_only", DOMAINS, Value("[]"),
             "Exchange hosts to which mail goes over IPv4 where they have it: `\"mx.a.example\"`, or `\".a.example\"` for all \
              hosts below that domain. It is the name of the host, the target of the MX record, never the domain of recipients."),

@@ -24,6 +24,7 @@ use crate::addr::{Family, Networks};
 use crate::control;
 use crate::intercept;
 use crate::intercept::door::RefuseMethod;
+use crate::intercept::outbound_reset::OutboundResetSettings;
 use crate::lookup::{self, vantage};
 use crate::outbound;
 use crate::policy;
@@ -130,6 +131,8 @@ pub struct OutboundConfig {
     pub mail_log: Option<MailLogSource>,
     /// Of Postfix, if it is not the default one: for postqueue(1).
     pub config_directory: Option<PathBuf>,
+    /// Whose connections to avoided addresses are reset; `None` without `reset_users` and `reset_sources`.
+    pub resets: Option<OutboundResetSettings>,
 }
 
 impl OutboundConfig {
@@ -160,7 +163,18 @@ impl Config {
                 .flatten(),
         );
         warnings.extend(self.policy_warning());
+        warnings.extend(self.resets_warning());
         warnings
+    }
+
+    /// Only evidence leads to resets.
+    fn resets_warning(&self) -> Option<String> {
+        let outbound = self.outbound.as_ref().filter(|outbound| outbound.resets.is_some())?;
+        (outbound.mail_log.is_none() && self.watch.is_none()).then(|| {
+            "reset_users or reset_sources in [outbound], without mail_log and [watch]: gatepost sees no attempt of the MTA, \
+             and no connection is ever reset; add the section [watch]"
+                .to_owned()
+        })
     }
 
     /// Whoever reaches the policy service learns what the rules decide, and causes lookups.

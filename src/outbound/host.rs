@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use super::path_health::{Avoidance, PathHealth, SteeringDecision};
+use super::path_health::{Avoidance, PathHealth, SteeringDecision, TrialBy};
 use super::report::{AddressReport, FamilyReport, LastAttempt, OutboundHostReport};
 use super::settings::SteeringSettings;
 use super::{Effect, OutboundAttempt, OutboundOutcome, OutcomeCounts};
@@ -86,6 +86,25 @@ impl HostRecord {
         }
     }
 
+    pub(super) fn on_working_path(&mut self, ip: Ipv6Addr, at: Timestamp) {
+        if let Some(known) = self.addresses.iter_mut().find(|known| known.ip == IpAddr::V6(ip)) {
+            known.path.on_success(at);
+        }
+    }
+
+    pub(super) fn ipv6_addresses(&self) -> impl Iterator<Item = Ipv6Addr> {
+        self.addresses.iter().filter_map(|known| match known.ip {
+            IpAddr::V6(ip) => Some(ip),
+            IpAddr::V4(_) => None,
+        })
+    }
+
+    /// Whether [`Self::decide`] may omit one of its addresses, now or after a trial.
+    pub(super) fn has_avoidance(&self) -> bool {
+        let mut paths = self.addresses.iter().map(|known| &known.path);
+        self.refusals.avoided().is_some() || paths.any(|path| path.avoided().is_some())
+    }
+
     pub(super) fn has(&self, ip: Ipv6Addr) -> bool {
         self.addresses.iter().any(|known| known.ip == IpAddr::V6(ip))
     }
@@ -95,6 +114,7 @@ impl HostRecord {
         &mut self,
         ip: Ipv6Addr,
         now: Timestamp,
+        by: TrialBy,
         settings: &SteeringSettings,
     ) -> SteeringDecision {
         if self.fails_over_ipv4() {
@@ -102,12 +122,12 @@ impl HostRecord {
         }
         let of_address = self.addresses.iter_mut().find(|known| known.ip == IpAddr::V6(ip));
         let of_address =
-            of_address.map_or(SteeringDecision::Use, |known| known.path.decide(now, settings));
+            of_address.map_or(SteeringDecision::Use, |known| known.path.decide(now, by, settings));
         match of_address {
             SteeringDecision::Avoid(_) => of_address,
-            SteeringDecision::Use => self.refusals.decide(now, settings),
+            SteeringDecision::Use => self.refusals.decide(now, by, settings),
             // A trial of the address is one of the host too.
-            SteeringDecision::Try(_) => match self.refusals.decide(now, settings) {
+            SteeringDecision::Try(_) => match self.refusals.decide(now, by, settings) {
                 SteeringDecision::Avoid(avoided) => SteeringDecision::Avoid(avoided),
                 SteeringDecision::Use | SteeringDecision::Try(_) => of_address,
             },
@@ -134,6 +154,11 @@ impl HostRecord {
     pub(super) fn refuses_ipv6(&self) -> bool {
         let refuses = |family| self.last_over(family) == Some(OutboundOutcome::PolicyRefused);
         refuses(Family::Ipv6) && !refuses(Family::Ipv4)
+    }
+
+    /// When it was last tried over IPv4.
+    pub(super) fn last_ipv4(&self) -> Option<Timestamp> {
+        self.ipv4.last.as_ref().map(|last| last.at)
     }
 
     /// The outcome when it was last tried.

@@ -1,14 +1,15 @@
 //! All exchange hosts that our MTA tried, and the messages that they refused.
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::host::HostRecord;
-use super::path_health::{Avoidance, SteeringDecision};
+use super::path_health::{Avoidance, SteeringDecision, TrialBy};
 use super::recent_map::RecentMap;
 use super::report::{OutboundHostReport, OutboundReport};
 use super::settings::SteeringSettings;
-use super::{Effect, OutboundAttempt, OutcomeCounts};
+use super::{Effect, OutboundAttempt, OutcomeCounts, WorkingPath};
 use crate::addr::Family;
 use crate::policy::facts::DomainName;
 use crate::time::Timestamp;
@@ -43,15 +44,56 @@ impl Hosts {
         self.known.used(name, attempt.at).add(attempt, &self.settings);
     }
 
+    /// Ends the avoidance of an address that works.
+    pub fn on_working_path(&mut self, path: &WorkingPath) {
+        if let Some(known) = self.known.get_mut(&path.host) {
+            known.on_working_path(path.ip, path.at);
+        }
+    }
+
     /// Whether a message should use an IPv6 address of a host. A host that is known by another name (CNAME) is found by the
     /// address.
-    pub fn decide(&mut self, host: &DomainName, ip: Ipv6Addr, now: Timestamp) -> SteeringDecision {
+    pub fn decide(
+        &mut self,
+        host: &DomainName,
+        ip: Ipv6Addr,
+        now: Timestamp,
+        by: TrialBy,
+    ) -> SteeringDecision {
         let settings = self.settings;
         let known = match self.known.get(host).is_some() {
             true => self.known.get_mut(host),
             false => self.known.values_mut().find(|known| known.has(ip)),
         };
-        known.map_or(SteeringDecision::Use, |known| known.decide(ip, now, &settings))
+        known.map_or(SteeringDecision::Use, |known| known.decide(ip, now, by, &settings))
+    }
+
+    /// Addresses about which [`Self::decide`] may decide otherwise than to use them, and those of pinned hosts, each with all
+    /// hosts that are known to have it. Begins no trial.
+    pub fn ipv6_addresses_to_decide(
+        &self,
+        is_pinned: impl Fn(&DomainName) -> bool,
+    ) -> BTreeMap<Ipv6Addr, Vec<DomainName>> {
+        let mut addresses: BTreeMap<Ipv6Addr, Vec<DomainName>> = BTreeMap::new();
+        for (name, host) in self.known.iter() {
+            if host.has_avoidance() || is_pinned(name) {
+                addresses.extend(host.ipv6_addresses().map(|ip| (ip, Vec::new())));
+            }
+        }
+        if addresses.is_empty() {
+            return addresses;
+        }
+        for (name, host) in self.known.iter() {
+            for ip in host.ipv6_addresses() {
+                addresses.entry(ip).and_modify(|hosts| hosts.push(name.clone()));
+            }
+        }
+        addresses
+    }
+
+    /// When the host was last tried over IPv4.
+    pub fn last_ipv4(&self, host: &DomainName) -> Option<Timestamp> {
+        self.known.get(host).and_then(HostRecord::last_ipv4)
     }
 
     /// Whether its IPv6 as a whole is avoided: see [`super::OutboundHostReport::avoided`]. Begins no trial.
@@ -75,6 +117,7 @@ impl Hosts {
             hosts_ipv6_delivered: 0,
             hosts_ipv6_refused: 0,
             hosts_ipv6_failed: 0,
+            resets: None,
             hosts: Vec::new(),
         };
         for host in self.known.values() {

@@ -23,11 +23,13 @@ pub use self::attempt::{Delays, Effect, OutboundAttempt, OutboundOutcome};
 pub use self::finding::OutboundFinding;
 pub use self::hosts::{Hosts, MAX_HOSTS};
 pub use self::outcome_counts::OutcomeCounts;
-pub use self::path_health::{Avoidance, SteeringDecision};
+pub use self::path_health::{Avoidance, SteeringDecision, TrialBy};
 pub use self::pins::{Pin, Pins};
 pub use self::refusal::{OTHER_TEXTS, POLICY_DETAILS, POLICY_TEXTS, is_policy_refusal};
 pub use self::refused_messages::{MAX_REFUSALS, RefusedMessage, RefusedMessages};
 pub use self::report::{
     AddressReport, FamilyReport, LastAttempt, OutboundHostReport, OutboundReport,
+    OutboundResetReport,
 };
 pub use self::settings::SteeringSettings;
+pub use self::wire::WorkingPath;

@@ -30,6 +30,15 @@ pub enum SteeringDecision {
     Avoid(Avoidance),
 }
 
+/// Who makes a trial that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrialBy {
+    /// The message that the decision is for. Others wait for its result.
+    Message,
+    /// Whichever connections come next: the kernel lets them pass, and no question precedes them.
+    AnyConnection,
+}
+
 /// ```text
 ///             failures               `until`              fails: the wait doubles
 ///   used ─────────────────▶ avoided ─────────▶ on trial ─────────────────────────▶ avoided
@@ -39,14 +48,21 @@ pub enum SteeringDecision {
 #[derive(Clone, Debug, Default)]
 pub(super) struct PathHealth {
     avoided: Option<Avoidance>,
-    /// When a message was sent to try the path; only while it is avoided.
-    trial: Option<Timestamp>,
+    /// Only while it is avoided.
+    trial: Option<Trial>,
     /// The latest time at which the path worked.
     worked: Option<Timestamp>,
     /// Failures since then.
     failures: u32,
     /// How long it was avoided last, also after it recovered.
     wait: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    begun: Timestamp,
+    /// No message that asked makes it yet.
+    is_open: bool,
 }
 
 impl PathHealth {
@@ -56,7 +72,7 @@ impl PathHealth {
 
     /// Whether a message tries the path.
     pub(super) fn is_on_trial(&self, settings: &SteeringSettings, now: Timestamp) -> bool {
-        self.trial.is_some_and(|begun| now.since(begun) < trial_limit(settings))
+        self.trial.is_some_and(|trial| now.since(trial.begun) < trial_limit(settings))
     }
 
     pub(super) fn on_success(&mut self, at: Timestamp) {
@@ -75,7 +91,7 @@ impl PathHealth {
         enough: u32,
         settings: &SteeringSettings,
     ) {
-        let is_trial = self.trial.take_if(|begun| *begun <= at).is_some();
+        let is_trial = self.trial.take_if(|trial| trial.begun <= at).is_some();
         if self.avoided.is_some() && !is_trial {
             // Of a message that was on its way before.
             return;
@@ -96,17 +112,27 @@ impl PathHealth {
         self.avoided = Some(Avoidance { cause, since, until: at + self.wait });
     }
 
-    /// Begins a trial if one is due.
+    /// Begins a trial if one is due. A message takes part in one that is open to any connection, and closes it.
     pub(super) fn decide(
         &mut self,
         now: Timestamp,
+        by: TrialBy,
         settings: &SteeringSettings,
     ) -> SteeringDecision {
         let Some(avoided) = self.avoided else { return SteeringDecision::Use };
-        if now < avoided.until || self.is_on_trial(settings, now) {
+        if now < avoided.until {
             return SteeringDecision::Avoid(avoided);
         }
-        self.trial = Some(now);
+        let is_open = by == TrialBy::AnyConnection;
+        match &mut self.trial {
+            Some(trial) if now.since(trial.begun) < trial_limit(settings) => {
+                if is_open || !trial.is_open {
+                    return SteeringDecision::Avoid(avoided);
+                }
+                trial.is_open = false;
+            }
+            _ => self.trial = Some(Trial { begun: now, is_open }),
+        }
         SteeringDecision::Try(avoided)
     }
 }
@@ -138,10 +164,13 @@ mod tests {
     #[test]
     fn one_failure_is_enough_for_a_path_that_did_not_work_lately() {
         let mut path = PathHealth::default();
-        assert_eq!(path.decide(at(0), &SETTINGS), SteeringDecision::Use);
+        assert_eq!(path.decide(at(0), TrialBy::Message, &SETTINGS), SteeringDecision::Use);
         fail(&mut path, 0);
         assert_eq!(avoided(&path), Some((0, 600)));
-        assert!(matches!(path.decide(at(599), &SETTINGS), SteeringDecision::Avoid(_)));
+        assert!(matches!(
+            path.decide(at(599), TrialBy::Message, &SETTINGS),
+            SteeringDecision::Avoid(_)
+        ));
         path.on_success(at(700));
         assert_eq!(avoided(&path), None);
         fail(&mut path, 1299);
@@ -161,8 +190,14 @@ mod tests {
         for wait in [600, 1200, 2400, 4800, 7200, 7200] {
             assert_eq!(avoided(&path), Some((0, now + wait)));
             now += wait;
-            assert!(matches!(path.decide(at(now), &SETTINGS), SteeringDecision::Try(_)));
-            assert!(matches!(path.decide(at(now), &SETTINGS), SteeringDecision::Avoid(_)));
+            assert!(matches!(
+                path.decide(at(now), TrialBy::Message, &SETTINGS),
+                SteeringDecision::Try(_)
+            ));
+            assert!(matches!(
+                path.decide(at(now), TrialBy::Message, &SETTINGS),
+                SteeringDecision::Avoid(_)
+            ));
             fail(&mut path, now);
         }
     }
@@ -171,23 +206,38 @@ mod tests {
     fn a_trial_without_a_result_is_repeated() {
         let mut path = PathHealth::default();
         fail(&mut path, 0);
-        assert!(matches!(path.decide(at(600), &SETTINGS), SteeringDecision::Try(_)));
-        assert!(matches!(path.decide(at(899), &SETTINGS), SteeringDecision::Avoid(_)));
-        assert!(matches!(path.decide(at(900), &SETTINGS), SteeringDecision::Try(_)));
+        assert!(matches!(
+            path.decide(at(600), TrialBy::Message, &SETTINGS),
+            SteeringDecision::Try(_)
+        ));
+        assert!(matches!(
+            path.decide(at(899), TrialBy::Message, &SETTINGS),
+            SteeringDecision::Avoid(_)
+        ));
+        assert!(matches!(
+            path.decide(at(900), TrialBy::Message, &SETTINGS),
+            SteeringDecision::Try(_)
+        ));
         path.on_success(at(901));
-        assert_eq!(path.decide(at(902), &SETTINGS), SteeringDecision::Use);
+        assert_eq!(path.decide(at(902), TrialBy::Message, &SETTINGS), SteeringDecision::Use);
     }
 
     #[test]
     fn a_path_that_fails_again_soon_after_it_recovered_waits_longer() {
         let mut path = PathHealth::default();
         fail(&mut path, 0);
-        assert!(matches!(path.decide(at(600), &SETTINGS), SteeringDecision::Try(_)));
+        assert!(matches!(
+            path.decide(at(600), TrialBy::Message, &SETTINGS),
+            SteeringDecision::Try(_)
+        ));
         path.on_success(at(600));
         fail(&mut path, 610);
         fail(&mut path, 620);
         assert_eq!(avoided(&path), Some((620, 1820)));
-        assert!(matches!(path.decide(at(1820), &SETTINGS), SteeringDecision::Try(_)));
+        assert!(matches!(
+            path.decide(at(1820), TrialBy::Message, &SETTINGS),
+            SteeringDecision::Try(_)
+        ));
         path.on_success(at(1820));
         fail(&mut path, 9999);
         assert_eq!(avoided(&path), Some((9999, 10_599)));
@@ -201,5 +251,30 @@ mod tests {
         assert_eq!(avoided(&path), Some((100, 700)));
         path.on_success(at(100));
         assert_eq!(avoided(&path), None);
+    }
+
+    /// Otherwise the kernel's trials, one after the other, would keep every message that asks from the path.
+    #[test]
+    fn a_message_takes_part_in_an_open_trial() {
+        let mut path = PathHealth::default();
+        fail(&mut path, 0);
+        let decide = |path: &mut PathHealth, seconds, by| path.decide(at(seconds), by, &SETTINGS);
+        for begun in [600, 900] {
+            assert!(matches!(
+                decide(&mut path, begun, TrialBy::AnyConnection),
+                SteeringDecision::Try(_)
+            ));
+            for (by, tries) in [
+                (TrialBy::AnyConnection, false),
+                (TrialBy::Message, true),
+                (TrialBy::Message, false),
+                (TrialBy::AnyConnection, false),
+            ] {
+                let decision = decide(&mut path, begun + 1, by);
+                assert_eq!(matches!(decision, SteeringDecision::Try(_)), tries, "{by:?}");
+            }
+        }
+        fail(&mut path, 930);
+        assert_eq!(avoided(&path), Some((0, 930 + 1200)));
     }
 }

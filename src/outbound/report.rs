@@ -60,6 +60,17 @@ impl OutboundHostReport {
     }
 }
 
+/// What the kernel does with connections of the MTA to addresses that are avoided (`reset_users`, `reset_sources`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboundResetReport {
+    /// Addresses, connections to which are reset now.
+    pub addresses: usize,
+    /// Connections that were reset since the start, as read some seconds ago.
+    pub connections: u64,
+    /// Why no connection is reset, if so.
+    pub problem: Option<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboundReport {
     pub at: Timestamp,
@@ -77,6 +88,9 @@ pub struct OutboundReport {
     pub hosts_ipv6_refused: usize,
     /// Hosts that were not reached over IPv6 when they were last tried.
     pub hosts_ipv6_failed: usize,
+    /// Null if it is not configured, or a log is evaluated.
+    #[serde(default)]
+    pub resets: Option<OutboundResetReport>,
     /// Those that are avoided first, then the last tried.
     pub hosts: Vec<OutboundHostReport>,
 }

@@ -47,7 +47,7 @@ impl Site {
     fn used(&mut self, second: u64) -> Vec<&'static str> {
         let host = name("MX.example.net.");
         let is_used = |ip: &&str| {
-            let decision = self.0.decide(&host, ip.parse().unwrap(), at(second));
+            let decision = self.0.decide(&host, ip.parse().unwrap(), at(second), TrialBy::Message);
             !matches!(decision, SteeringDecision::Avoid(_))
         };
         V6.into_iter().filter(is_used).collect()
@@ -114,6 +114,26 @@ fn ipv6_is_not_avoided_where_ipv4_fails_as_well() {
     assert!(site.used(6).is_empty());
 }
 
+#[test]
+fn a_path_that_works_is_used_again_and_counts_as_no_attempt() {
+    let mut site = Site::new();
+    site.add(1, V6[0], OutboundOutcome::TimedOut).add(1, V6[1], OutboundOutcome::TimedOut);
+    let host = name("mx.example.net");
+    let path = |second, ip: &str| WorkingPath {
+        at: at(second),
+        host: host.clone(),
+        ip: ip.parse().unwrap(),
+    };
+    site.0.on_working_path(&path(0, V6[0]));
+    assert_eq!(site.used(2), [V6[2]], "before the failure");
+    site.0.on_working_path(&path(3, V6[0]));
+    assert_eq!(site.used(4), [V6[0], V6[2]]);
+    site.0.on_working_path(&WorkingPath { host: name("mx.example.org"), ..path(5, V6[1]) });
+    assert_eq!(site.used(6), [V6[0], V6[2]]);
+    assert_eq!(site.0.summary(at(6)).ipv6.total(), 2);
+    assert_eq!(site.0.summary(at(6)).hosts_total, 1);
+}
+
 /// A message whose content is refused over IPv4 as well must not send others back to IPv6, where all are refused.
 #[test]
 fn a_refusal_over_ipv4_changes_nothing() {
@@ -145,6 +165,38 @@ fn hosts_are_found_by_name_and_by_recipient_domain() {
     assert_eq!(report.hosts[0].addresses[0].ip, V6[0].parse::<IpAddr>().unwrap());
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<OutboundReport>(&json).unwrap(), report);
+}
+
+#[test]
+fn an_address_is_listed_with_every_host_that_has_it() {
+    let mut site = Site::new();
+    let other = |ip| {
+        let mut other = attempt(1, ip, OutboundOutcome::Delivered);
+        other.host = Some(name("mail.example.org"));
+        other
+    };
+    site.0.add(&other(V6[0]));
+    site.0.add(&other(V6[2]));
+    let listed = |site: &Site, is_pinned: fn(&DomainName) -> bool| {
+        let addresses = site.0.ipv6_addresses_to_decide(is_pinned).into_iter();
+        let hosts = |hosts: Vec<DomainName>| {
+            let mut hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+            hosts.sort();
+            hosts.join(" ")
+        };
+        addresses.map(|(ip, of)| (ip.to_string(), hosts(of))).collect::<Vec<_>>()
+    };
+    let expected = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+        list.iter().map(|(ip, hosts)| ((*ip).to_owned(), (*hosts).to_owned())).collect()
+    };
+    assert!(listed(&site, |_| false).is_empty());
+    site.add(2, V6[0], OutboundOutcome::TimedOut).add(3, V4, OutboundOutcome::Delivered);
+    let both = "mail.example.org mx.example.net";
+    assert_eq!(listed(&site, |_| false), expected(&[(V6[0], both)]));
+    let all = [(V6[0], both), (V6[2], "mail.example.org")];
+    assert_eq!(listed(&site, |host| host.to_string() == "mail.example.org"), expected(&all));
+    assert_eq!(site.0.last_ipv4(&name("mx.example.net")), Some(at(3)));
+    assert_eq!(site.0.last_ipv4(&name("mail.example.org")), None);
 }
 
 #[test]

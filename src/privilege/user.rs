@@ -36,6 +36,11 @@ impl User {
         &self.name
     }
 
+    /// The user id.
+    pub const fn id(&self) -> u32 {
+        self.uid.as_raw()
+    }
+
     /// Creates a directory owned by this user if it is missing; below /run only root can.
     ///
     /// # Errors

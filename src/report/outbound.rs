@@ -7,7 +7,7 @@ use crate::addr::Family;
 use crate::humanize::{ago, clock, count, counted, duration, family, short_duration};
 use crate::outbound::{
     Avoidance, FamilyReport, LastAttempt, OutboundFinding, OutboundHostReport, OutboundOutcome,
-    OutboundReport, OutcomeCounts,
+    OutboundReport, OutboundResetReport, OutcomeCounts,
 };
 use crate::policy::facts::DomainName;
 use crate::time::Timestamp;
@@ -36,6 +36,9 @@ pub fn outbound(
         Some(check) => [wrapped(&observation(report), WIDTH), check.lines()].concat(),
         None => wrapped(&headline(report), WIDTH),
     };
+    if let Some(resets) = &report.resets {
+        lines.extend(wrapped(&reset_line(resets), WIDTH));
+    }
     if let (Some(name), true) = (name, report.hosts.is_empty()) {
         let none =
             format!("No attempt to deliver mail to {name}, or to a host of that name, is known.");
@@ -90,6 +93,18 @@ fn observation(report: &OutboundReport) -> String {
             of(ipv6, known)
         ),
     }
+}
+
+fn reset_line(resets: &OutboundResetReport) -> String {
+    if let Some(problem) = &resets.problem {
+        return format!("Connections to addresses that are avoided are not reset: {problem}.");
+    }
+    let addresses = match resets.addresses {
+        1 => "1 address".to_owned(),
+        number => format!("{} addresses", count(number as u64)),
+    };
+    let connections = counted(resets.connections, "connection");
+    format!("Connections to {addresses} are reset for other MTAs: {connections} so far.")
 }
 
 fn add_host(lines: &mut Vec<String>, host: &OutboundHostReport, now: Timestamp, details: bool) {
@@ -246,6 +261,13 @@ mod tests {
         for name in ["refuses.example", "other.example"] {
             let name = DomainName::parse(name);
             text += &outbound(&hosts.report(name.as_ref(), at(700)), name.as_ref(), None);
+        }
+        let problem = "`nft` is neither in PATH nor in /usr/sbin: install the package nftables";
+        for (addresses, connections, problem) in
+            [(1, 1, None), (2, 1234, None), (0, 0, Some(problem.to_owned()))]
+        {
+            let resets = Some(OutboundResetReport { addresses, connections, problem });
+            text += &outbound(&OutboundReport { resets, ..hosts.summary(at(750)) }, None, None);
         }
         for number in 0..4 {
             let host = format!("mx{number}.example");

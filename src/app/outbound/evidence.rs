@@ -1,5 +1,6 @@
 //! What the mail log proves about other hosts, shared by its reader, the answers to Postfix, and `gatepost outbound`.
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,18 +9,21 @@ use std::time::SystemTime;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::reset_record::ResetRecord;
 use crate::addr::Family;
 use crate::humanize::clock;
 use crate::metrics::Metrics;
 use crate::outbound::{
-    Hosts, OutboundAttempt, OutboundReport, RefusedMessage, RefusedMessages, SteeringDecision,
-    SteeringSettings,
+    Avoidance, Hosts, OutboundAttempt, OutboundReport, RefusedMessage, RefusedMessages,
+    SteeringDecision, SteeringSettings, TrialBy, WorkingPath,
 };
 use crate::policy::facts::DomainName;
 use crate::report::outbound::words;
 use crate::report::{LogLevel, SessionLog};
+use crate::stream::StreamCounters;
 use crate::time::Timestamp;
-use crate::traffic::{FlowObserver, FlowSummary};
+use crate::traffic::fallback::Fallback;
+use crate::traffic::{ConnectionResponse, FlowObserver, FlowSummary};
 
 /// Events that wait while a retry is requested; one that finds no room is left to Postfix's own schedule.
 pub(super) const QUEUE_EVENTS: usize = 1024;
@@ -44,6 +48,7 @@ struct Shared {
     queue: mpsc::Sender<QueueEvent>,
     /// The last retry found no room in `queue`.
     queue_is_full: AtomicBool,
+    resets: Arc<ResetRecord>,
     metrics: Arc<Metrics>,
     log: Arc<SessionLog>,
 }
@@ -52,6 +57,7 @@ impl OutboundEvidence {
     pub(super) fn new(
         settings: SteeringSettings,
         queue: mpsc::Sender<QueueEvent>,
+        resets: Arc<ResetRecord>,
         metrics: Arc<Metrics>,
         log: Arc<SessionLog>,
     ) -> Self {
@@ -61,6 +67,7 @@ impl OutboundEvidence {
             started: whole_second(now()),
             queue,
             queue_is_full: AtomicBool::new(false),
+            resets,
             metrics,
             log,
         }))
@@ -70,15 +77,12 @@ impl OutboundEvidence {
         self.hosts().set_settings(settings);
     }
 
-    /// An attempt of our MTA ended.
+    /// An attempt of our MTA ended. One that this host reset shows nothing.
     pub(super) fn on_attempt(&self, attempt: &OutboundAttempt) {
-        let change = {
-            let mut hosts = self.hosts();
-            let name = attempt.host.as_ref();
-            let before = name.and_then(|name| hosts.avoided(name));
-            hosts.add(attempt);
-            (before, name.and_then(|name| hosts.avoided(name)))
-        };
+        if self.0.resets.explains(attempt) {
+            return;
+        }
+        let change = self.change(attempt.host.as_ref(), |hosts| hosts.add(attempt));
         let refused = self.messages().add(attempt, change.1.is_some());
         match (refused, &attempt.queue_id) {
             (RefusedMessage::Retry, Some(queue_id)) => {
@@ -103,9 +107,7 @@ impl OutboundEvidence {
                     words(avoided.cause)
                 ),
             ),
-            (Some(_), None) if attempt.family() == Family::Ipv6 => {
-                self.0.log.notice(LogLevel::Info, &format!("outbound: {host}: IPv6 is used again"));
-            }
+            (Some(_), None) if attempt.family() == Family::Ipv6 => self.log_recovery(host),
             _ => {}
         }
         if let (RefusedMessage::Return, Some(queue_id)) = (refused, &attempt.queue_id) {
@@ -114,6 +116,29 @@ impl OutboundEvidence {
             );
             self.0.log.notice(LogLevel::Warn, &notice);
         }
+    }
+
+    /// The avoidance of a host's IPv6 before and after a change.
+    fn change(
+        &self,
+        host: Option<&DomainName>,
+        change: impl FnOnce(&mut Hosts),
+    ) -> (Option<Avoidance>, Option<Avoidance>) {
+        let mut hosts = self.hosts();
+        let before = host.and_then(|host| hosts.avoided(host));
+        change(&mut hosts);
+        (before, host.and_then(|host| hosts.avoided(host)))
+    }
+
+    fn on_working_path(&self, path: &WorkingPath) {
+        let change = self.change(Some(&path.host), |hosts| hosts.on_working_path(path));
+        if let (Some(_), None) = change {
+            self.log_recovery(&path.host);
+        }
+    }
+
+    fn log_recovery(&self, host: &DomainName) {
+        self.0.log.notice(LogLevel::Info, &format!("outbound: {host}: IPv6 is used again"));
     }
 
     /// A message was delivered or returned.
@@ -129,13 +154,35 @@ impl OutboundEvidence {
         retries.into_iter().for_each(|queue_id| self.send(QueueEvent::Retry(queue_id)));
     }
 
-    pub(super) fn decide(&self, host: &DomainName, ip: Ipv6Addr) -> SteeringDecision {
-        self.hosts().decide(host, ip, now())
+    pub(super) fn decide(&self, host: &DomainName, ip: Ipv6Addr, by: TrialBy) -> SteeringDecision {
+        self.hosts().decide(host, ip, now(), by)
+    }
+
+    /// See [`Hosts::ipv6_addresses_to_decide`].
+    pub(super) fn ipv6_addresses_to_decide(
+        &self,
+        is_pinned: impl Fn(&DomainName) -> bool,
+    ) -> BTreeMap<Ipv6Addr, Vec<DomainName>> {
+        self.hosts().ipv6_addresses_to_decide(is_pinned)
+    }
+
+    /// See [`Hosts::last_ipv4`].
+    pub(super) fn last_ipv4(&self, host: &DomainName) -> Option<Timestamp> {
+        self.hosts().last_ipv4(host)
     }
 
     /// See [`Hosts::report`].
     pub(in crate::app) fn report(&self, name: Option<&DomainName>) -> OutboundReport {
-        self.hosts().report(name, now())
+        let now = now();
+        OutboundReport { resets: self.0.resets.report(now), ..self.hosts().report(name, now) }
+    }
+
+    /// Passes on to `observer` what shows the paths to others: no refusals by this host.
+    pub(super) fn without_own_resets(
+        &self,
+        observer: Arc<dyn FlowObserver>,
+    ) -> Arc<dyn FlowObserver> {
+        Arc::new(WithoutOwnResets { resets: Arc::clone(&self.0.resets), observer })
     }
 
     /// Queue ids of messages that should be returned to their senders.
@@ -150,6 +197,11 @@ impl OutboundEvidence {
         self.messages().forget_old(now);
         let summary = self.hosts().summary(now);
         self.0.metrics.set_outbound(&summary, self.messages().due().len());
+    }
+
+    #[cfg(test)]
+    pub(super) fn resets(&self) -> &ResetRecord {
+        &self.0.resets
     }
 
     /// Never waits: the log is read on.
@@ -193,7 +245,31 @@ impl FlowObserver for OutboundEvidence {
     fn on_flow(&self, flow: &FlowSummary<'_>) {
         if let Some(attempt) = OutboundAttempt::of_flow(flow) {
             self.on_attempt(&attempt);
+        } else if let Some(path) = WorkingPath::of_flow(flow) {
+            self.on_working_path(&path);
         }
+    }
+}
+
+struct WithoutOwnResets {
+    resets: Arc<ResetRecord>,
+    observer: Arc<dyn FlowObserver>,
+}
+
+impl FlowObserver for WithoutOwnResets {
+    fn on_flow(&self, flow: &FlowSummary<'_>) {
+        let is_refused = flow.response() == Some(ConnectionResponse::Refused);
+        if !(is_refused && self.resets.resets(flow.flow.start.server.ip(), flow.flow.end)) {
+            self.observer.on_flow(flow);
+        }
+    }
+
+    fn on_fallback(&self, fallback: &Fallback) {
+        self.observer.on_fallback(fallback);
+    }
+
+    fn on_stream_counts(&self, before: &StreamCounters, now: &StreamCounters) {
+        self.observer.on_stream_counts(before, now);
     }
 }
 
@@ -227,7 +303,8 @@ mod tests {
         let log = SessionLog::start(&LogSettings::default(), Box::new(|_| {})).unwrap();
         let (queue, events) = mpsc::channel(room);
         let (settings, metrics) = (SteeringSettings::default(), Metrics::new().unwrap());
-        (OutboundEvidence::new(settings, queue, Arc::new(metrics), Arc::new(log)), events)
+        let (metrics, log) = (Arc::new(metrics), Arc::new(log));
+        (OutboundEvidence::new(settings, queue, Arc::default(), metrics, log), events)
     }
 
     fn refused(queue_id: &str, before: Duration) -> OutboundAttempt {

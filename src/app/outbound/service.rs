@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::OutboundEvidence;
 use super::evidence::QUEUE_EVENTS;
 use super::mail_log::MailLogReader;
 use super::requeue::Requeue;
-use super::{OutboundEvidence, Steering};
+use super::resets::OutboundResets;
+use super::steering::Steering;
 use crate::config::OutboundConfig;
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
@@ -20,6 +22,7 @@ use crate::traffic::FlowObserver;
 pub(in crate::app) struct OutboundService {
     steering: Steering,
     evidence: OutboundEvidence,
+    resets: OutboundResets,
     has_mail_log: bool,
 }
 
@@ -36,8 +39,14 @@ impl OutboundService {
         log: &Arc<SessionLog>,
     ) -> io::Result<Self> {
         let (queue, events) = mpsc::channel(QUEUE_EVENTS);
-        let evidence =
-            OutboundEvidence::new(config.steering, queue, Arc::clone(metrics), Arc::clone(log));
+        let record = Arc::default();
+        let evidence = OutboundEvidence::new(
+            config.steering,
+            queue,
+            Arc::clone(&record),
+            Arc::clone(metrics),
+            Arc::clone(log),
+        );
         let requeue = Requeue {
             config_directory: config.config_directory.clone(),
             events,
@@ -57,7 +66,9 @@ impl OutboundService {
             };
             tokio::spawn(reader.run());
         }
-        Ok(Self { steering, evidence, has_mail_log: config.mail_log.is_some() })
+        let resets =
+            OutboundResets::start(config.resets.clone(), steering.clone(), record, Arc::clone(log));
+        Ok(Self { steering, evidence, resets, has_mail_log: config.mail_log.is_some() })
     }
 
     pub(in crate::app) const fn evidence(&self) -> &OutboundEvidence {
@@ -69,10 +80,24 @@ impl OutboundService {
         (!self.has_mail_log).then(|| Arc::new(self.evidence.clone()) as _)
     }
 
-    /// Applies pins and times. Without the section nothing is pinned.
+    /// Passes on to `observer` what shows the paths to others: no connections that this host reset.
+    pub(in crate::app) fn without_own_resets(
+        &self,
+        observer: Arc<dyn FlowObserver>,
+    ) -> Arc<dyn FlowObserver> {
+        self.evidence.without_own_resets(observer)
+    }
+
+    /// Applies pins, times and resets. Without the section nothing is pinned or reset.
     pub(in crate::app) fn reload(&self, config: Option<&OutboundConfig>) {
         self.steering.set_pins(config.map(|config| config.pins.clone()).unwrap_or_default());
         self.evidence.set_settings(config.map(|config| config.steering).unwrap_or_default());
+        self.resets.set(config.and_then(|config| config.resets.clone()));
+    }
+
+    /// Leaves nothing in the kernel.
+    pub(in crate::app) async fn stop(self) {
+        self.resets.stop().await;
     }
 
     /// Once a second.

@@ -11,6 +11,7 @@ use crate::intercept::{self, door};
 use crate::privilege::{self, User, names};
 
 const INTERCEPT: &str = "[intercept]";
+const OUTBOUND: &str = "[outbound]";
 
 pub(super) struct KeptCapabilities {
     kept: CapabilitySet,
@@ -54,10 +55,10 @@ pub(super) fn change_user(config: &Config) -> anyhow::Result<()> {
 impl KeptCapabilities {
     pub(super) fn choose(config: &Config) -> Self {
         let kept = fewest(&requirements(config), privilege::permitted());
-        // Interception executes nft(8).
-        let inherited = match config.intercept {
-            Some(_) => kept & intercept::REQUIRED_CAPABILITIES,
-            None => CapabilitySet::empty(),
+        // Interception and resets execute nft(8).
+        let inherited = match config.intercept.is_some() || resets(config) {
+            true => kept & intercept::REQUIRED_CAPABILITIES,
+            false => CapabilitySet::empty(),
         };
         Self { kept, inherited, user: config.user.clone() }
     }
@@ -121,7 +122,16 @@ fn requirements(config: &Config) -> Vec<CapabilityRequirement> {
         let any = settings.required_capabilities().into_iter();
         all.extend(any.map(|any| CapabilityRequirement { any, section: "[watch]" }));
     }
+    if resets(config) {
+        let any = intercept::REQUIRED_CAPABILITIES;
+        all.push(CapabilityRequirement { any, section: OUTBOUND });
+    }
     all
+}
+
+/// Whether connections of our MTA to avoided addresses are reset.
+fn resets(config: &Config) -> bool {
+    config.outbound.as_ref().is_some_and(|outbound| outbound.resets.is_some())
 }
 
 /// The requirements that a reload can change.
@@ -182,6 +192,10 @@ mod tests {
         );
         assert_eq!(with("[watch]").0, "CAP_PERFMON CAP_BPF CAP_NET_RAW CAP_NET_ADMIN");
         assert_eq!(with("[door]\nrefuse = \"smtp\"").0, "");
+        assert_eq!(
+            with("[outbound]\nreset_users = [\"nobody\"]").1,
+            "capabilities: CAP_NET_ADMIN ([outbound])"
+        );
         assert_eq!(with("[process]\nuser = \"mail\"").1, "capabilities: none; user: mail");
         let (names, summary) = kept(TPROXY);
         assert_eq!(names, "CAP_NET_ADMIN", "which also permits IP_TRANSPARENT");

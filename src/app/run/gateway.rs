@@ -30,6 +30,7 @@ use super::policy_service;
 use super::service_manager::ServiceManager;
 use super::status_page::StatusSources;
 use super::upstream_log::UpstreamLog;
+use crate::addr::Networks;
 use crate::app::door::{DoorController, DoorHandle, SharedEvidence};
 use crate::app::host_checks;
 use crate::app::intercept::check_before_start;
@@ -217,13 +218,18 @@ impl Gateway {
         });
         let watch = match &config.watch {
             Some(settings) => {
-                let upstreams = &relay.handle().upstream_addresses();
+                let hosts = (&*relay.handle().upstream_addresses(), networks_of_mtas(&config));
                 let (metrics, log) = (Arc::clone(&metrics), Arc::clone(&log));
                 let mut observers: Vec<Arc<dyn FlowObserver>> = Vec::new();
-                observers.extend(lookup.clone().map(|lookup| Arc::new(lookup) as _));
+                let of_lookups =
+                    lookup.clone().map(|lookup| Arc::new(lookup) as Arc<dyn FlowObserver>);
+                observers.extend(of_lookups.map(|observer| match &outbound {
+                    Some(outbound) => outbound.without_own_resets(observer),
+                    None => observer,
+                }));
                 observers.extend(outbound.as_ref().and_then(OutboundService::flow_observer));
                 let watch =
-                    BackgroundWatch::start(settings.clone(), upstreams, metrics, log, observers);
+                    BackgroundWatch::start(settings.clone(), hosts, metrics, log, observers);
                 Some(watch.context("cannot start the capture thread")?)
             }
             None => None,
@@ -286,6 +292,9 @@ impl Gateway {
             let notice = "new mail goes to the servers directly from now on, uninspected, until gatepost runs again";
             self.log.notice(LogLevel::Warn, notice);
         }
+        if let Some(outbound) = self.outbound {
+            outbound.stop().await;
+        }
         let taps = Arc::clone(self.relay.taps());
         let cut_off = self.relay.drain().await;
         // After the drain: Postfix asks about sessions in progress, and the questions belong to their records.
@@ -318,6 +327,15 @@ impl Gateway {
         drop(self.endpoint);
         self.log.flush(FLUSH_TIMEOUT);
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Networks of the MTAs behind this router whose connections to avoided addresses are reset, in both families.
+fn networks_of_mtas(config: &Config) -> Networks {
+    let resets = config.outbound.as_ref().and_then(|outbound| outbound.resets.as_ref());
+    match resets.filter(|resets| !resets.sources.is_empty()) {
+        Some(resets) => Networks::new(resets.sources.iter().chain(config.site.addresses.iter())),
+        None => Networks::default(),
     }
 }
 

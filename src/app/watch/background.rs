@@ -33,13 +33,13 @@ pub(in crate::app) struct BackgroundWatch {
 
 impl BackgroundWatch {
     /// Starts the thread; a missing source is only logged. Mail to our own `upstreams` is no evidence of the paths to
-    /// others. Besides the metrics, `observers` receive each flow.
+    /// others; mail from the networks `own` is ours, as that of this host. Besides the metrics, `observers` receive each flow.
     ///
     /// # Errors
     /// The thread cannot be created.
     pub(in crate::app) fn start(
         settings: CaptureSettings,
-        upstreams: &[SocketAddr],
+        (upstreams, own): (&[SocketAddr], Networks),
         metrics: Arc<Metrics>,
         log: Arc<SessionLog>,
         observers: Vec<Arc<dyn FlowObserver>>,
@@ -50,6 +50,7 @@ impl BackgroundWatch {
         let mut worker = CaptureWorker {
             settings,
             upstreams: upstreams.iter().map(|upstream| upstream.ip()).collect(),
+            own,
             metrics,
             log,
             observers,
@@ -72,6 +73,7 @@ impl BackgroundWatch {
 struct CaptureWorker {
     settings: CaptureSettings,
     upstreams: Vec<IpAddr>,
+    own: Networks,
     metrics: Arc<Metrics>,
     log: Arc<SessionLog>,
     observers: Vec<Arc<dyn FlowObserver>>,
@@ -119,7 +121,7 @@ impl CaptureWorker {
         self.log.notice(LogLevel::Info, &description(&live));
         let (traffic, numbered) = self.previous.take().unwrap_or_else(|| {
             let upstreams = Networks::new(self.upstreams.iter().map(|ip| (*ip).into()));
-            (Traffic::new(own_networks(&live, [])).excluding(upstreams), 0)
+            (Traffic::new(own_networks(&live, self.own.iter())).excluding(upstreams), 0)
         });
         let settings = AnalyzerSettings {
             ports: WatchedPorts::new(self.settings.ports.iter().copied()),

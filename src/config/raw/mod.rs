@@ -119,7 +119,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     let watch = sections::watch(&mut root.section("watch"));
     let lookup = lookup::lookup(&mut root.section("lookup"));
     let vantage = lookup::vantage(&mut root.section("vantage"));
-    let outbound = outbound::outbound(&mut root.section("outbound"));
+    let outbound = outbound::outbound(&mut root.section("outbound"), user.as_deref());
     let door = door::door(&mut root.section("door"), vantage.as_ref());
 
     unknown::check(document.get_ref(), &mut diagnostics);

@@ -318,6 +318,24 @@ fn a_hidden_starttls_is_warned_about() {
     assert_eq!(warnings, [expected]);
 }
 
+#[test]
+fn resets_without_evidence_are_warned_about() {
+    let with = |more: &str| {
+        let text = format!(
+            "smtp.hostname = \"mx.example.org\"\n[outbound]\nreset_users = [\"nobody\", 1]\n{more}"
+        );
+        let config = Config::parse(&text, "t").unwrap();
+        let resets = config.outbound.as_ref().and_then(|outbound| outbound.resets.as_ref());
+        assert_eq!(resets.unwrap().users, [1, 65_534]);
+        config.warnings()
+    };
+    let expected = "reset_users or reset_sources in [outbound], without mail_log and [watch]: gatepost sees no attempt of the \
+        MTA, and no connection is ever reset; add the section [watch]";
+    assert_eq!(with(""), [expected]);
+    assert_eq!(with("mail_log = \"-\"\n"), Vec::<String>::new());
+    assert_eq!(with("[watch]\n"), Vec::<String>::new());
+}
+
 /// The names become labels of metrics.
 #[test]
 fn there_are_at_most_64_policy_rules() {

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use anyhow::anyhow;
 
 use super::super::{door_config::ingress, policy_service};
-use super::{Gateway, danger, listener_names, report_passthrough, watched};
+use super::{Gateway, danger, listener_names, networks_of_mtas, report_passthrough, watched};
 use crate::addr::Family;
 use crate::app::host_addresses::ThisHost;
 use crate::app::intercept::check_before_start;
@@ -78,6 +78,10 @@ impl Gateway {
                 "outbound.map, mail_log or config_directory",
             ),
             (config.relay.threads != old.relay.threads, "listen.threads"),
+            (
+                config.watch.is_some() && networks_of_mtas(&config) != networks_of_mtas(old),
+                "reset_sources, for [watch],",
+            ),
         ] {
             if changed {
                 let notice = format!("{key} changed: restart gatepost to apply it");
@@ -131,6 +135,7 @@ fn needs_restart(config: &Config) -> Option<OutboundConfig> {
     outbound.map(|outbound| OutboundConfig {
         pins: Pins::default(),
         steering: SteeringSettings::default(),
+        resets: None,
         ..outbound
     })
 }
