@@ -75,6 +75,7 @@ fn main() -> ExitCode {
         outbound::failures::TESTS,
         outbound::install::TESTS,
         outbound::pins::TESTS,
+        outbound::resets::TESTS,
         packaging::TESTS,
         packaging::examples::TESTS,
         packaging::rights::TESTS,

@@ -161,7 +161,7 @@ impl Destination {
     }
 
     /// Its addresses and what is there; `number` is its place in the list.
-    fn addresses(&self, number: usize) -> impl Iterator<Item = (IpAddr, At)> {
+    pub(crate) fn addresses(&self, number: usize) -> impl Iterator<Item = (IpAddr, At)> {
         let host = u16::try_from(100 + number).unwrap();
         let ipv6 = self.ipv6.iter().zip(1..).map(move |(at, n)| {
             (IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, host, n)), *at)

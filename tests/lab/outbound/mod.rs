@@ -1,4 +1,4 @@
-//! Mail of a Postfix beside gatepost to other hosts, which it finds in DNS.
+//! Mail of an MTA beside gatepost, or behind it, to other hosts, which it finds in DNS.
 
 pub(crate) mod comparison;
 mod destinations;
@@ -7,3 +7,4 @@ pub(crate) mod evidence;
 pub(crate) mod failures;
 pub(crate) mod install;
 pub(crate) mod pins;
+pub(crate) mod resets;

@@ -1,6 +1,7 @@
 //! An Exim of the test's own: a server that queues what it accepts and rejects recipients whose names begin with "unknown",
-//! and a client that delivers one message.
+//! a client that delivers one message, and an MTA that finds the hosts of its mail in DNS.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::chown;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::User;
 
-use super::{Authority, Family, HOSTNAME, Lab, Process, cannot_run, port, until};
+use super::{Authority, Family, HOSTNAME, Host, Lab, Process, cannot_run, port, until};
 
 /// `make test` unpacks it there: as a package it conflicts with Postfix.
 const EXIM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/exim4/usr/sbin/exim4");
@@ -111,6 +112,67 @@ gateway:
     wait_for_log(&folder.log(), &format!(" => {recipient} "))
 }
 
+/// The account of every Exim of the lab.
+pub(crate) const EXIM_USER: &str = "Debian-exim";
+
+/// An MTA that sends mail over both families, IPv6 first, to the exchange hosts that DNS names.
+pub(crate) struct EximSender<'lab> {
+    host: &'lab Host,
+    folder: Folder,
+    sent: Cell<u32>,
+}
+
+impl<'lab> EximSender<'lab> {
+    /// On a host of the lab that has a resolver.
+    pub(crate) fn new(lab: &Lab, host: &'lab Host) -> Self {
+        let folder = Folder::new(lab, "exim-sender");
+        let configuration = format!(
+            "{}primary_hostname = mta.sender.example
+begin routers
+others:
+  driver = dnslookup
+  transport = others
+begin transports
+others:
+  driver = smtp
+  connect_timeout = 2s
+  command_timeout = 5s
+  hosts_avoid_tls = *
+begin retry
+* * F,1h,1s
+",
+            folder.settings(),
+        );
+        fs::write(folder.path.join("exim.conf"), configuration).unwrap();
+        Self { host, folder, sent: Cell::new(0) }
+    }
+
+    /// Sends one message, whatever failed before; returns Exim's line about the delivery.
+    #[track_caller]
+    pub(crate) fn send(&self, domain: &str) -> String {
+        let recipient = self.try_to_send(domain);
+        wait_for_log(&self.folder.log(), &format!(" => {recipient} "))
+    }
+
+    /// Tries to deliver a message, and all that are waiting. Returns its recipient.
+    #[track_caller]
+    pub(crate) fn try_to_send(&self, domain: &str) -> String {
+        self.sent.set(self.sent.get() + 1);
+        let recipient = format!("bob{}@{domain}", self.sent.get());
+        let file = self.folder.path.join("exim.conf");
+        let file = file.display();
+        let script = format!(
+            "echo text | {EXIM} -C {file} -odq -oi -f sender@example.net {recipient} && {EXIM} -C {file} -qff",
+        );
+        self.host.run(["sh", "-c", &script]);
+        recipient
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.log()).unwrap_or_default()
+    }
+}
+
 /// A priority string of GnuTLS.
 fn only_version(version: &str) -> String {
     format!("tls_require_ciphers = NORMAL:-VERS-ALL:+VERS-TLS{version}")
@@ -134,7 +196,7 @@ impl Folder {
         if !Path::new(EXIM).exists() {
             cannot_run(format!("needs {EXIM}: make test unpacks it"));
         }
-        let Some(user) = User::from_name("Debian-exim").unwrap() else {
+        let Some(user) = User::from_name(EXIM_USER).unwrap() else {
             cannot_run("needs the user Debian-exim: make test creates it");
         };
         let folder = Self { path: lab.folder(name), user };

@@ -48,7 +48,7 @@ use ipnet::IpNet;
 use requirements::is_failing;
 
 pub(crate) use ca::{Authority, CertificateRequest, IssuedCertificate, KeyType, Validity};
-pub(crate) use exim::{Exim, deliver_by_exim};
+pub(crate) use exim::{EXIM_USER, Exim, EximSender, deliver_by_exim};
 pub(crate) use gateway::{Config, Gateway, METRICS};
 pub(crate) use host::Host;
 pub(crate) use policy_gate::PolicyGate;
