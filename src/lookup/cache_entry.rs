@@ -78,7 +78,9 @@ impl CacheEntry {
         const ENTRY: usize = 512;
         const RECORD: usize = 160;
         let answer = match &self.result.answer {
-            Answer::Records(records) => records.len() * RECORD,
+            Answer::Records(records) => {
+                records.iter().map(|record| RECORD + record.text().map_or(0, <[u8]>::len)).sum()
+            }
             Answer::Yes(detail) | Answer::No(_, detail) => detail.as_ref().map_or(0, String::len),
             Answer::NoData | Answer::NxDomain | Answer::Unknown(_) => 0,
         };

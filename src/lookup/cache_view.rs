@@ -26,6 +26,9 @@ impl CacheRow {
                     DnsRecord::Name(name) => name.to_string(),
                     DnsRecord::Address(ip) => ip.to_string(),
                     DnsRecord::Exchange { preference, host } => format!("{preference} {host}"),
+                    DnsRecord::Text(text) => {
+                        String::from_utf8_lossy(text).escape_debug().to_string()
+                    }
                 });
                 texts.collect::<Vec<_>>().join(", ")
             }
@@ -43,7 +46,7 @@ pub fn subject(lookup: &Lookup) -> String {
     match lookup {
         Lookup::Reverse(ip) | Lookup::Connect(ip) | Lookup::Greet(ip) => ip.to_string(),
         Lookup::Addresses(name, family) => format!("{name} {family}"),
-        Lookup::MailExchanges(name) => name.to_string(),
+        Lookup::MailExchanges(name) | Lookup::Texts(name) => name.to_string(),
         Lookup::Callout(ip, path) => format!("{path} at {ip}"),
         Lookup::Recipient(path) => path.clone(),
         Lookup::ReceivePath(family) => family.to_string(),

@@ -12,6 +12,7 @@ pub(super) fn question(lookup: &Lookup) -> Option<(DomainName, RecordType)> {
         Lookup::Addresses(name, Family::Ipv4) => (name.clone(), RecordType::A),
         Lookup::Addresses(name, Family::Ipv6) => (name.clone(), RecordType::AAAA),
         Lookup::MailExchanges(domain) => (domain.clone(), RecordType::MX),
+        Lookup::Texts(name) => (name.clone(), RecordType::TXT),
         Lookup::Connect(_)
         | Lookup::Greet(_)
         | Lookup::Callout(..)
@@ -29,6 +30,7 @@ pub(super) fn record(data: &RData) -> Option<DnsRecord> {
         RData::MX(mx) => {
             DnsRecord::Exchange { preference: mx.preference, host: mx.exchange.clone().into() }
         }
+        RData::TXT(text) => DnsRecord::Text(text.txt_data.concat()),
         _ => return None,
     })
 }

@@ -57,7 +57,9 @@ impl MemoryCache {
 
 fn subject_size(lookup: &Lookup) -> usize {
     match lookup {
-        Lookup::Addresses(name, _) | Lookup::MailExchanges(name) => name.as_dns().len(),
+        Lookup::Addresses(name, _) | Lookup::MailExchanges(name) | Lookup::Texts(name) => {
+            name.as_dns().len()
+        }
         Lookup::Callout(_, path) | Lookup::Recipient(path) => path.len(),
         Lookup::Reverse(_) | Lookup::Connect(_) | Lookup::Greet(_) | Lookup::ReceivePath(_) => 16,
     }

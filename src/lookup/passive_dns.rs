@@ -225,7 +225,7 @@ impl PassiveDns {
                                 DnsRecord::Exchange { host, .. } => {
                                     above.entry(host).or_default().insert(name);
                                 }
-                                DnsRecord::Name(_) => {}
+                                DnsRecord::Name(_) | DnsRecord::Text(_) => {}
                             }
                         }
                     }
@@ -300,14 +300,18 @@ fn addresses(records: &RecordSet) -> impl Iterator<Item = IpAddr> {
 
 fn size(records: &RecordSet) -> usize {
     match records {
-        RecordSet::Records(records) => ENTRY + RECORD * records.len(),
+        RecordSet::Records(records) => {
+            let texts = records.iter().filter_map(DnsRecord::text).map(<[u8]>::len);
+            ENTRY + RECORD * records.len() + texts.sum::<usize>()
+        }
         _ => ENTRY + RECORD,
     }
 }
 
 /// Whether a [`Lookup`] queries records of this type.
 const fn is_lookup_type(kind: RecordType) -> bool {
-    matches!(kind, RecordType::A | RecordType::AAAA | RecordType::PTR | RecordType::MX)
+    use RecordType::{A, AAAA, MX, PTR, TXT};
+    matches!(kind, A | AAAA | PTR | MX | TXT)
 }
 
 /// RFC 2308 §2.2: with an SOA it is NODATA; with NS records and no SOA it is a referral. After CNAMEs only an SOA proves it,

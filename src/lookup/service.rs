@@ -373,7 +373,10 @@ impl Inner {
 
     async fn query_source(&self, lookup: &Lookup) -> (LookupResult, Option<Duration>) {
         let (answer, ttl, source) = match lookup.kind() {
-            LookupKind::Reverse | LookupKind::Addresses | LookupKind::MailExchanges => {
+            LookupKind::Reverse
+            | LookupKind::Addresses
+            | LookupKind::MailExchanges
+            | LookupKind::Texts => {
                 let (answer, ttl) = self.dns.answer_with_ttl(lookup).await;
                 (answer, ttl, Source::Dns)
             }

@@ -17,7 +17,8 @@ pub(super) struct LookupSeries {
     /// By [`LookupKind::index`].
     duration: [Histogram; LookupKind::ALL.len()],
     refreshed: [IntCounter; LookupKind::ALL.len()],
-    shared: [IntCounter; LookupKind::ALL.len()],
+    /// By [`LookupKind::index`]; only answers to probes are shared.
+    shared: [Option<IntCounter>; LookupKind::ALL.len()],
     redis_up: IntGauge,
     cache_entries: IntGauge,
     cache_bytes: IntGauge,
@@ -51,7 +52,12 @@ impl LookupSeries {
             answers: array(answers.into_iter().map(Ok))?,
             duration: array(kinds().map(|kind| duration.get_metric_with_label_values(&kind)))?,
             refreshed: counters(&families.lookups_refreshed)?,
-            shared: counters(&families.lookups_shared)?,
+            shared: array(LookupKind::ALL.iter().map(|kind| {
+                let counter = || {
+                    families.lookups_shared.get_metric_with_label_values(&[kind.as_str()])
+                };
+                kind.is_probe().then(counter).transpose()
+            }))?,
             redis_up: families.redis_up.clone(),
             cache_entries: families.cache_entries.clone(),
             cache_bytes: families.cache_bytes.clone(),
@@ -78,7 +84,9 @@ impl LookupObserver for Metrics {
     }
 
     fn on_shared_hit(&self, kind: LookupKind) {
-        self.lookups.shared[kind.index()].inc();
+        if let Some(counter) = &self.lookups.shared[kind.index()] {
+            counter.inc();
+        }
     }
 
     fn on_store_state(&self, up: bool) {

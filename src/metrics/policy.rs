@@ -15,21 +15,25 @@ use crate::policy::rules::{FactName, PolicyRule, PolicyRules, RuleMode};
 
 /// In the order of their discriminants.
 const STATES: [FactState; 3] = [FactState::True, FactState::False, FactState::Unknown];
-const SOURCES: [Source; 7] = [
-    Source::Capture,
-    Source::Zone,
-    Source::Dns,
-    Source::Traffic,
-    Source::Probe,
-    Source::Upstream,
-    Source::None,
-];
-const FACTS: usize = FactName::ALL.len() * STATES.len() * SOURCES.len();
+const SOURCES: usize = 7;
+const FACTS: usize = FactName::ALL.len() * STATES.len() * SOURCES;
+
+/// The sources that a fact of a running gateway may have: only these have series. Answers of the DNS in a capture or a master
+/// file count as those of a resolver.
+const fn sources(name: FactName) -> &'static [Source] {
+    use Source::{Dns, None, Probe, Traffic, Upstream};
+    match name {
+        FactName::ReverseName | FactName::Fcrdns | FactName::HeloResolves => &[Dns, None],
+        FactName::ReturnPath => &[Dns, Traffic, Probe, None],
+        FactName::Recipient => &[Upstream, None],
+        FactName::ReceivePath => &[Traffic, Probe, None],
+    }
+}
 
 /// The handles of one address family's series.
 pub(super) struct PolicySeries {
     /// By [`slot`].
-    facts: [IntCounter; FACTS],
+    facts: [Option<IntCounter>; FACTS],
     wait: Histogram,
 }
 
@@ -37,19 +41,29 @@ impl PolicySeries {
     /// Creates every series of `family`, at zero.
     pub(super) fn resolve(families: &Families, family: Family) -> Result<Self, MetricsError> {
         let family = family.as_str();
-        let all = FactName::ALL.into_iter().flat_map(|name| {
-            STATES.into_iter().flat_map(move |state| SOURCES.map(|source| (name, state, source)))
-        });
-        let facts = array(all.map(|(name, state, source)| {
-            let labels = [family, name.as_str(), state.as_str(), source.as_str()];
-            families.policy_facts.get_metric_with_label_values(&labels)
-        }))?;
+        let mut facts = [const { None }; FACTS];
+        for name in FactName::ALL {
+            for state in STATES {
+                for &source in sources(name) {
+                    let labels = [family, name.as_str(), state.as_str(), source.as_str()];
+                    let counter = families.policy_facts.get_metric_with_label_values(&labels)?;
+                    facts[slot(name, state, source)] = Some(counter);
+                }
+            }
+        }
         let wait = families.policy_wait.get_metric_with_label_values(&[family])?;
         Ok(Self { facts, wait })
     }
 
     pub(super) fn on_fact(&self, name: FactName, state: FactState, source: Source) {
-        self.facts[slot(name, state, source)].inc();
+        let source = match source {
+            Source::Capture | Source::Zone => Source::Dns,
+            source if sources(name).contains(&source) => source,
+            _ => Source::None,
+        };
+        if let Some(counter) = &self.facts[slot(name, state, source)] {
+            counter.inc();
+        }
     }
 
     pub(super) fn on_wait(&self, seconds: f64) {
@@ -58,7 +72,7 @@ impl PolicySeries {
 }
 
 const fn slot(name: FactName, state: FactState, source: Source) -> usize {
-    (name as usize * STATES.len() + state as usize) * SOURCES.len() + source as usize
+    (name as usize * STATES.len() + state as usize) * SOURCES + source as usize
 }
 
 /// One action of a rule in one family.

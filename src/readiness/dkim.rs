@@ -5,7 +5,7 @@ use pkcs1::RsaPublicKeyRef;
 use spki::SubjectPublicKeyInfoRef;
 
 use super::finding::{CheckName, FindingList};
-use super::known::{KnownAnswers, TxtAnswer};
+use super::known::KnownAnswers;
 use super::request::CheckRequest;
 use super::tags::{tags, value};
 use crate::policy::facts::DomainName;
@@ -30,24 +30,27 @@ pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut
 
 fn check_selector(name: &DomainName, known: &KnownAnswers, findings: &mut FindingList) {
     let check = CheckName::DkimKey;
-    let texts = match known.txt(name) {
+    let texts = match known.texts(name) {
         None => return,
-        Some(TxtAnswer::Unknown(reason)) => {
-            findings.lookup_failed(check, name, "key", *reason);
+        Some(Err(reason)) => {
+            findings.lookup_failed(check, name, "key", reason);
             return;
         }
-        Some(TxtAnswer::NoData | TxtAnswer::NxDomain) => {
+        Some(Ok(texts)) => texts,
+    };
+    let text = match texts.as_slice() {
+        [text] => text,
+        [] => {
             let advice = "Publish the public key there, or correct the selector.";
             findings.fail(check, name, "no key (TXT record)", advice);
             return;
         }
-        Some(TxtAnswer::Found(texts)) => texts,
-    };
-    let [text] = texts.as_slice() else {
-        let seen = format!("{} TXT records; verifiers may use any of them", texts.len());
-        let advice = "Keep one: a selector has one key (RFC 6376 §3.6.2.2).";
-        findings.fail(check, name, seen, advice);
-        return;
+        several => {
+            let seen = format!("{} TXT records; verifiers may use any of them", several.len());
+            let advice = "Keep one: a selector has one key (RFC 6376 §3.6.2.2).";
+            findings.fail(check, name, seen, advice);
+            return;
+        }
     };
     let key = match DkimKey::parse(&String::from_utf8_lossy(text)) {
         Ok(key) => key,

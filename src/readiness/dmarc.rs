@@ -1,7 +1,7 @@
 //! DMARC: the domain's own policy, or the one inherited by the DNS tree walk (RFC 9989 §4.10).
 
 use super::finding::{CheckName, FindingList};
-use super::known::{KnownAnswers, TxtAnswer};
+use super::known::KnownAnswers;
 use super::request::CheckRequest;
 use super::tags::{malformed_tags, tags, value};
 use crate::policy::facts::{DomainName, Reason};
@@ -60,17 +60,18 @@ fn look_up(domain: &DomainName, known: &KnownAnswers) -> DmarcLookup {
     let Some(name) = DomainName::parse(&format!("_dmarc.{domain}")) else {
         return DmarcLookup::None;
     };
-    let texts = match known.txt(&name) {
+    let texts = match known.texts(&name) {
         None => return DmarcLookup::Pending,
-        Some(TxtAnswer::NoData | TxtAnswer::NxDomain) => return DmarcLookup::None,
-        Some(TxtAnswer::Unknown(reason)) => return DmarcLookup::Unknown(*reason),
-        Some(TxtAnswer::Found(texts)) => texts,
+        Some(Err(reason)) => return DmarcLookup::Unknown(reason),
+        Some(Ok(texts)) => texts,
     };
-    let mut records = texts.iter().map(|text| String::from_utf8_lossy(text)).filter_map(|text| {
-        let tags = tags(&text);
-        let is_dmarc = tags.first().is_some_and(|(name, value)| name == "v" && value == "DMARC1");
-        is_dmarc.then(|| DmarcRecord { domain: domain.clone(), tags, text: text.into_owned() })
-    });
+    let mut records =
+        texts.into_iter().map(|text| String::from_utf8_lossy(text)).filter_map(|text| {
+            let tags = tags(&text);
+            let is_dmarc =
+                tags.first().is_some_and(|(name, value)| name == "v" && value == "DMARC1");
+            is_dmarc.then(|| DmarcRecord { domain: domain.clone(), tags, text: text.into_owned() })
+        });
     match (records.next(), records.count()) {
         (None, _) => DmarcLookup::None,
         (Some(one), 0) => DmarcLookup::One(one),

@@ -14,22 +14,10 @@ use crate::policy::facts::{
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CheckQuestion {
     Lookup(Lookup),
-    /// TXT of the name.
-    Txt(DomainName),
     /// CNAME of the name.
     Cname(DomainName),
     /// Greeting, EHLO and large segments at port 25 of the address.
     Survey(IpAddr),
-}
-
-/// TXT records.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TxtAnswer {
-    /// At least one; the strings of each record are joined.
-    Found(Vec<Vec<u8>>),
-    NoData,
-    NxDomain,
-    Unknown(Reason),
 }
 
 /// The CNAME record of a name.
@@ -44,7 +32,6 @@ pub enum CnameAnswer {
 #[derive(Clone, Debug, Default)]
 pub struct KnownAnswers {
     answers: Answers,
-    txt: BTreeMap<DomainName, TxtAnswer>,
     cnames: BTreeMap<DomainName, CnameAnswer>,
     surveys: BTreeMap<IpAddr, Survey>,
     missing: RefCell<BTreeSet<CheckQuestion>>,
@@ -55,10 +42,6 @@ impl KnownAnswers {
         self.answers.insert(lookup, result);
     }
 
-    pub fn insert_txt(&mut self, name: DomainName, answer: TxtAnswer) {
-        self.txt.insert(name, answer);
-    }
-
     pub fn insert_cname(&mut self, name: DomainName, answer: CnameAnswer) {
         self.cnames.insert(name, answer);
     }
@@ -67,9 +50,10 @@ impl KnownAnswers {
         self.surveys.insert(address, survey);
     }
 
-    pub(super) fn txt(&self, name: &DomainName) -> Option<&TxtAnswer> {
-        let found = self.txt.get(name);
-        self.or_missing(found, || CheckQuestion::Txt(name.clone()))
+    /// The TXT records of `name`, possibly none; or why the lookup failed.
+    pub(super) fn texts(&self, name: &DomainName) -> Option<Result<Vec<&[u8]>, Reason>> {
+        let answer = self.lookup(Lookup::Texts(name.clone()))?;
+        Some(answer.texts().map(Iterator::collect))
     }
 
     pub(super) fn cname(&self, name: &DomainName) -> Option<&CnameAnswer> {
@@ -106,6 +90,17 @@ impl KnownAnswers {
                 None
             }
         }
+    }
+
+    /// Evaluates a function that returns the lookups that it misses.
+    pub(super) fn evaluate<T>(
+        &self,
+        function: impl FnOnce(&Answers) -> Result<T, BTreeSet<Lookup>>,
+    ) -> Option<T> {
+        let miss = |lookups: BTreeSet<Lookup>| {
+            self.missing.borrow_mut().extend(lookups.into_iter().map(CheckQuestion::Lookup));
+        };
+        function(&self.answers).map_err(miss).ok()
     }
 
     pub(super) fn take_missing(&self) -> Vec<CheckQuestion> {

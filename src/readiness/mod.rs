@@ -28,7 +28,7 @@ mod tests;
 
 use self::finding::FindingList;
 pub use self::finding::{CheckName, CheckReport, CheckStatus, Finding, Portion, ServerMeasurement};
-pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers, TxtAnswer};
+pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers};
 pub use self::policy_server::{PolicyServer, PolicyServerAddress, PolicyServerError};
 pub use self::postconf::{PARAMETERS, Postfix, RESTRICTIONS};
 pub use self::postfix::{InstalledParts, install_commands};

@@ -91,16 +91,6 @@ impl Zone {
 
     fn answer(&self, known: &mut KnownAnswers, question: CheckQuestion) {
         let lookup = match question {
-            CheckQuestion::Txt(owner) => {
-                let texts = match self.find(&owner.to_string(), "TXT") {
-                    Err(reason) => TxtAnswer::Unknown(reason),
-                    Ok(None) => TxtAnswer::NoData,
-                    Ok(Some(texts)) => TxtAnswer::Found(
-                        texts.iter().map(|text| text.clone().into_bytes()).collect(),
-                    ),
-                };
-                return known.insert_txt(owner, texts);
-            }
             CheckQuestion::Cname(owner) => {
                 let alias = match self.find(&owner.to_string(), "CNAME") {
                     Err(reason) => CnameAnswer::Unknown(reason),
@@ -129,6 +119,7 @@ impl Zone {
                 DnsRecord::Exchange { preference: preference.parse().unwrap(), host }
             }
             Lookup::Reverse(_) => DnsRecord::Name(name(value)),
+            Lookup::Texts(_) => DnsRecord::Text(value.clone().into_bytes()),
             _ => DnsRecord::Address(value.parse().unwrap()),
         };
         let (owner, kind) = match &lookup {
@@ -136,6 +127,7 @@ impl Zone {
             Lookup::Addresses(owner, Family::Ipv6) => (owner.to_string(), "AAAA"),
             Lookup::MailExchanges(owner) => (owner.to_string(), "MX"),
             Lookup::Reverse(ip) => (ip.to_string(), "PTR"),
+            Lookup::Texts(owner) => (owner.to_string(), "TXT"),
             other => panic!("{other:?}"),
         };
         let answer = match self.find(&owner, kind) {

@@ -52,6 +52,11 @@ pub(super) const fn fact_reason(reason: Reason) -> &'static str {
         Reason::NoProof => "no recent proof",
         Reason::NotReached => "not reachable from outside",
         Reason::UpstreamDown => "upstream down",
+        Reason::SpfNone => "no SPF record",
+        Reason::SpfFail => "SPF fail",
+        Reason::SpfSoftfail => "SPF softfail",
+        Reason::SpfNeutral => "SPF neutral",
+        Reason::SpfPermerror => "SPF record invalid",
     }
 }
 

@@ -31,4 +31,5 @@ mod refusals;
 mod relay_policy;
 mod replay;
 mod source_rules;
+mod spf_suite;
 mod watch;

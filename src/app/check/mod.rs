@@ -28,7 +28,7 @@ use crate::postfix::policy::PolicyAddress;
 use crate::readiness::{
     CheckEvaluation, CheckQuestion, CheckReport, CheckRequest, CheckStatus, CnameAnswer,
     ConnectResult, HostInterface, KnownAnswers, Origin, PolicyServer, PolicyServerAddress, Survey,
-    TxtAnswer, evaluate,
+    evaluate,
 };
 use crate::report::readiness;
 use crate::time::Timestamp;
@@ -125,7 +125,6 @@ struct QuerySources {
 /// A query with its answer.
 enum Answered {
     Lookup(Lookup, LookupResult),
-    Txt(DomainName, TxtAnswer),
     Cname(DomainName, CnameAnswer),
     Survey(IpAddr, Survey),
 }
@@ -137,10 +136,6 @@ impl QuerySources {
                 let sources = Sources { dns: Some(&self.dns), ..Sources::default() };
                 let result = sources.answer(&lookup).await;
                 Answered::Lookup(lookup, result)
-            }
-            CheckQuestion::Txt(name) => {
-                let answer = self.dns.texts(&name).await;
-                Answered::Txt(name, answer)
             }
             CheckQuestion::Cname(name) => {
                 let answer = self.dns.alias(&name).await;
@@ -162,7 +157,6 @@ impl Answered {
                 let answer = Answer::Unknown(reason);
                 Self::Lookup(lookup, LookupResult { answer, source: Source::None, at })
             }
-            CheckQuestion::Txt(name) => Self::Txt(name, TxtAnswer::Unknown(reason)),
             CheckQuestion::Cname(name) => Self::Cname(name, CnameAnswer::Unknown(reason)),
             CheckQuestion::Survey(address) => {
                 Self::Survey(address, Survey::only(ConnectResult::OutOfTime))
@@ -173,7 +167,6 @@ impl Answered {
     fn add_to(self, known: &mut KnownAnswers) {
         match self {
             Self::Lookup(lookup, result) => known.insert(lookup, result),
-            Self::Txt(name, answer) => known.insert_txt(name, answer),
             Self::Cname(name, answer) => known.insert_cname(name, answer),
             Self::Survey(address, survey) => known.insert_survey(address, survey),
         }

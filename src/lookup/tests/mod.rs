@@ -30,6 +30,7 @@ fn lookup(text: &str) -> Lookup {
         ("A", host) => Lookup::Addresses(name(host), Family::Ipv4),
         ("AAAA", host) => Lookup::Addresses(name(host), Family::Ipv6),
         ("MX", domain) => Lookup::MailExchanges(name(domain)),
+        ("TXT", owner) => Lookup::Texts(name(owner)),
         _ => panic!("no lookup: {text}"),
     }
 }
@@ -40,6 +41,7 @@ fn brief(answer: &Answer) -> String {
         DnsRecord::Name(name) => name.to_string(),
         DnsRecord::Address(ip) => ip.to_string(),
         DnsRecord::Exchange { preference, host } => format!("{preference} {host}"),
+        DnsRecord::Text(text) => String::from_utf8_lossy(text).into_owned(),
     };
     match answer {
         Answer::Records(records) => records.iter().map(record).collect::<Vec<_>>().join(", "),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::provenance::Provenance;
-use super::{Answer, Answers, Detail, DnsRecord, DomainName, Evaluation, Fact, Lookup, Reason};
+use super::{Answers, Detail, DomainName, Evaluation, Fact, Lookup, Reason};
 use crate::addr::Family;
 
 pub(super) enum AddressSearch<'a> {
@@ -87,22 +87,5 @@ impl<'a> AddressSearch<'a> {
                 Fact::fails(reason, before.and(provenance), detail)
             }
         })
-    }
-}
-
-impl Answer {
-    /// The addresses in an answer to [`Lookup::Addresses`], possibly none.
-    ///
-    /// # Errors
-    /// Why the lookup failed.
-    pub fn addresses(&self) -> Result<impl Iterator<Item = IpAddr>, Reason> {
-        let records: &[DnsRecord] = match self {
-            Self::Records(records) => records,
-            Self::NoData | Self::NxDomain => &[],
-            Self::Unknown(reason) => return Err(*reason),
-            // Not an answer to a DNS query.
-            Self::Yes(_) | Self::No(..) => return Err(Reason::NoResolver),
-        };
-        Ok(records.iter().filter_map(DnsRecord::address))
     }
 }

@@ -19,6 +19,8 @@ pub enum Lookup {
     Addresses(DomainName, Family),
     /// MX of the domain.
     MailExchanges(DomainName),
+    /// TXT of the name.
+    Texts(DomainName),
     /// Whether a server accepts a connection to port 25 of the address.
     Connect(IpAddr),
     /// Whether it also sends a greeting and replies to our EHLO, which proves that data passes in both directions.
@@ -34,7 +36,7 @@ pub enum Lookup {
 impl Lookup {
     /// Whether it connects to a server of another site.
     pub const fn is_probe(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Greet(_) | Self::Callout(..))
+        self.kind().is_probe()
     }
 }
 
@@ -48,6 +50,24 @@ pub enum DnsRecord {
     Address(IpAddr),
     /// MX
     Exchange { preference: u16, host: DomainName },
+    /// TXT, its strings joined: any octets. In JSON each octet is the character of its number.
+    Text(#[serde(with = "octets")] Vec<u8>),
+}
+
+/// Octets as a string of the characters U+0000 to U+00FF: texts are nearly always ASCII, and none changes.
+mod octets {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(text: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&text.iter().copied().map(char::from).collect::<String>())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        let octet = |c: char| u8::try_from(c).map_err(|_beyond| D::Error::custom("not an octet"));
+        text.chars().map(octet).collect()
+    }
 }
 
 impl DnsRecord {
@@ -61,6 +81,14 @@ impl DnsRecord {
     pub const fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(*address),
+            _ => None,
+        }
+    }
+
+    /// The octets of a TXT record.
+    pub fn text(&self) -> Option<&[u8]> {
+        match self {
+            Self::Text(text) => Some(text),
             _ => None,
         }
     }
@@ -90,6 +118,38 @@ pub enum Answer {
     No(Reason, Option<String>),
     /// The lookup failed.
     Unknown(Reason),
+}
+
+impl Answer {
+    /// The records of an answer of the DNS, possibly none.
+    ///
+    /// # Errors
+    /// Why the lookup failed.
+    pub fn records(&self) -> Result<&[DnsRecord], Reason> {
+        match self {
+            Self::Records(records) => Ok(records),
+            Self::NoData | Self::NxDomain => Ok(&[]),
+            Self::Unknown(reason) => Err(*reason),
+            // Not an answer to a DNS query.
+            Self::Yes(_) | Self::No(..) => Err(Reason::NoResolver),
+        }
+    }
+
+    /// The addresses in an answer to [`Lookup::Addresses`], possibly none.
+    ///
+    /// # Errors
+    /// Why the lookup failed.
+    pub fn addresses(&self) -> Result<impl Iterator<Item = IpAddr>, Reason> {
+        Ok(self.records()?.iter().filter_map(DnsRecord::address))
+    }
+
+    /// The texts in an answer to [`Lookup::Texts`], possibly none.
+    ///
+    /// # Errors
+    /// Why the lookup failed.
+    pub fn texts(&self) -> Result<impl Iterator<Item = &[u8]>, Reason> {
+        Ok(self.records()?.iter().filter_map(DnsRecord::text))
+    }
 }
 
 /// An answer with its source and time.

@@ -14,6 +14,7 @@ labels! {
         Reverse = "reverse",
         Addresses = "addresses",
         MailExchanges = "mail_exchanges",
+        Texts = "texts",
         Connect = "connect",
         Greet = "greet",
         Callout = "callout",
@@ -28,12 +29,20 @@ impl Lookup {
             Self::Reverse(_) => LookupKind::Reverse,
             Self::Addresses(..) => LookupKind::Addresses,
             Self::MailExchanges(_) => LookupKind::MailExchanges,
+            Self::Texts(_) => LookupKind::Texts,
             Self::Connect(_) => LookupKind::Connect,
             Self::Greet(_) => LookupKind::Greet,
             Self::Callout(..) => LookupKind::Callout,
             Self::Recipient(_) => LookupKind::Recipient,
             Self::ReceivePath(_) => LookupKind::ReceivePath,
         }
+    }
+}
+
+impl LookupKind {
+    /// Whether it connects to a server of another site.
+    pub const fn is_probe(self) -> bool {
+        matches!(self, Self::Connect | Self::Greet | Self::Callout)
     }
 }
 

@@ -23,6 +23,7 @@ mod return_path_options;
 mod reverse;
 mod single_lookup;
 mod site_mx;
+pub mod spf;
 #[cfg(test)]
 mod tests;
 

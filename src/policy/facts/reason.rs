@@ -53,6 +53,16 @@ labels! {
         NotReached = "not_reached",
         /// Our upstream does not accept connections.
         UpstreamDown = "upstream_down",
+        /// The domain has no SPF record.
+        SpfNone = "spf_none",
+        /// The domain's SPF record says that the client must not send its mail.
+        SpfFail = "spf_fail",
+        /// It says that the client probably must not.
+        SpfSoftfail = "spf_softfail",
+        /// It says nothing about the client.
+        SpfNeutral = "spf_neutral",
+        /// It cannot be interpreted (RFC 7208 §2.6.7).
+        SpfPermerror = "spf_permerror",
     }
 }
 

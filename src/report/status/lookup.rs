@@ -38,6 +38,7 @@ const fn kind(lookup: &Lookup) -> &'static str {
         Lookup::Addresses(_, Family::Ipv4) => "IPv4 addresses (A)",
         Lookup::Addresses(_, Family::Ipv6) => "IPv6 addresses (AAAA)",
         Lookup::MailExchanges(_) => "mail servers (MX)",
+        Lookup::Texts(_) => "texts (TXT)",
         Lookup::Connect(_) => "TCP connection",
         Lookup::Greet(_) => "SMTP greeting",
         Lookup::Callout(..) => "sender callout",
@@ -49,7 +50,9 @@ const fn kind(lookup: &Lookup) -> &'static str {
 fn subject(lookup: &Lookup, masking: AddressMasking) -> String {
     match lookup {
         Lookup::Reverse(ip) | Lookup::Connect(ip) | Lookup::Greet(ip) => masking.address(*ip),
-        Lookup::Addresses(name, _) | Lookup::MailExchanges(name) => masking.text(&name.to_string()),
+        Lookup::Addresses(name, _) | Lookup::MailExchanges(name) | Lookup::Texts(name) => {
+            masking.text(&name.to_string())
+        }
         Lookup::Callout(ip, path) => {
             format!("{} at {}", masking.path(path), masking.address(*ip))
         }
@@ -95,9 +98,15 @@ fn record(record: &DnsRecord, masking: AddressMasking) -> Option<String> {
         DnsRecord::Exchange { preference, host } => {
             Some(format!("{preference} {}", masking.text(&host.to_string())))
         }
-        DnsRecord::Name(_) | DnsRecord::Address(_) if !masking.show_addresses => None,
+        // A text may list addresses.
+        DnsRecord::Name(_) | DnsRecord::Address(_) | DnsRecord::Text(_)
+            if !masking.show_addresses =>
+        {
+            None
+        }
         DnsRecord::Name(name) => Some(escaped(&name.to_string())),
         DnsRecord::Address(ip) => Some(ip.to_string()),
+        DnsRecord::Text(text) => Some(escaped(&String::from_utf8_lossy(text))),
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) fn dns(input: &[u8]) {
         for lookup in [
             Lookup::Reverse(client),
             Lookup::MailExchanges(name.clone()),
+            Lookup::Texts(name.clone()),
             Lookup::Addresses(name.clone(), Family::Ipv4),
             Lookup::Addresses(name, Family::Ipv6),
         ] {
@@ -30,6 +31,7 @@ pub(crate) fn dns(input: &[u8]) {
             let asked_for = |record: &DnsRecord| match (&lookup, record) {
                 (Lookup::Reverse(_), DnsRecord::Name(_)) => true,
                 (Lookup::MailExchanges(_), DnsRecord::Exchange { .. }) => true,
+                (Lookup::Texts(_), DnsRecord::Text(_)) => true,
                 (Lookup::Addresses(_, family), DnsRecord::Address(ip)) => {
                     ip.is_ipv4() == (*family == Family::Ipv4)
                 }

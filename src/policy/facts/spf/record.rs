@@ -8,26 +8,26 @@ const MECHANISMS: [&str; 8] = ["all", "include", "a", "mx", "ptr", "ip4", "ip6",
 
 /// A parsed record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct SpfRecord {
-    pub(super) directives: Vec<Directive>,
-    pub(super) redirect: Option<DomainSpec>,
+pub struct SpfRecord {
+    pub directives: Vec<Directive>,
+    pub redirect: Option<DomainSpec>,
     has_exp: bool,
     /// Each makes the evaluation a permanent error.
-    pub(super) errors: Vec<String>,
+    pub errors: Vec<String>,
     /// Valid, but probably not intended.
-    pub(super) warnings: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Directive {
-    pub(super) qualifier: Qualifier,
-    pub(super) mechanism: Mechanism,
+pub struct Directive {
+    pub qualifier: Qualifier,
+    pub mechanism: Mechanism,
     /// The term in the record.
-    pub(super) text: String,
+    pub text: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Qualifier {
+pub enum Qualifier {
     Pass,
     Fail,
     SoftFail,
@@ -36,7 +36,7 @@ pub(super) enum Qualifier {
 
 /// Without a domain-spec the domain itself is used. The numbers are prefix lengths of IPv4 and IPv6.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Mechanism {
+pub enum Mechanism {
     All,
     Include(DomainSpec),
     A(Option<DomainSpec>, (u8, u8)),
@@ -47,12 +47,12 @@ pub(super) enum Mechanism {
 }
 
 /// An SPF record, valid or not.
-pub(super) fn is_spf(text: &[u8]) -> bool {
+pub fn is_spf(text: &[u8]) -> bool {
     has_version(text, b"v=spf1").is_some_and(|rest| rest.is_empty() || rest.starts_with(b" "))
 }
 
 /// A Sender ID record (RFC 4406).
-pub(super) fn is_sender_id(text: &[u8]) -> bool {
+pub fn is_sender_id(text: &[u8]) -> bool {
     has_version(text, b"spf2.0").is_some_and(|rest| rest.starts_with(b"/"))
 }
 
@@ -63,7 +63,7 @@ fn has_version<'a>(text: &'a [u8], version: &[u8]) -> Option<&'a [u8]> {
 
 impl SpfRecord {
     /// `text` must pass [`is_spf`].
-    pub(super) fn parse(text: &[u8]) -> Self {
+    pub fn parse(text: &[u8]) -> Self {
         let mut record = Self::default();
         if !text.is_ascii() {
             record.errors.push("characters other than ASCII".to_owned());

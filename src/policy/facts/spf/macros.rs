@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use hickory_proto::rr::Name;
 
+use super::SpfQuery;
 use crate::policy::facts::DomainName;
 
 /// RFC 7208 §7.3: a longer name is truncated on the left.
@@ -12,23 +13,29 @@ const DELIMITERS: &str = ".-+,/_=";
 
 /// A `domain-spec`: a name with macros.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DomainSpec(Vec<SpecPart>);
+pub struct DomainSpec(Vec<SpecPart>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum SpecPart {
     Text(String),
-    Macro { letter: char, keep: Option<usize>, reverse: bool, delimiters: String },
+    /// `escape`: its letter was upper case, so its value is URL-escaped (RFC 7208 §7.3).
+    Macro {
+        letter: char,
+        escape: bool,
+        keep: Option<usize>,
+        reverse: bool,
+        delimiters: String,
+    },
 }
 
 /// The values of macros.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MacroValues<'a> {
-    /// The domain of the sender, whose local part is `postmaster`.
-    pub(super) sender: &'a DomainName,
+    pub(super) query: &'a SpfQuery<'a>,
     /// The domain of the record.
     pub(super) domain: &'a DomainName,
-    pub(super) ip: IpAddr,
-    pub(super) helo: &'a str,
+    /// A confirmed reverse name of the sender.
+    pub(super) reverse_name: Option<&'a DomainName>,
 }
 
 impl DomainSpec {
@@ -84,8 +91,9 @@ impl DomainSpec {
         for part in &self.0 {
             match part {
                 SpecPart::Text(plain) => text.push_str(plain),
-                SpecPart::Macro { letter, keep, reverse, delimiters } => {
-                    text.push_str(&value(*letter, values, *keep, *reverse, delimiters));
+                SpecPart::Macro { letter, escape, keep, reverse, delimiters } => {
+                    let value = value(*letter, values, *keep, *reverse, delimiters);
+                    text.push_str(&if *escape { url_escaped(&value) } else { value });
                 }
             }
         }
@@ -128,7 +136,9 @@ fn is_domain_end(text: &str) -> bool {
 fn parse_macro(inside: &str) -> Result<SpecPart, String> {
     let invalid = || format!("%{{{inside}}} is not a macro");
     let mut chars = inside.chars();
-    let letter = chars.next().ok_or_else(invalid)?.to_ascii_lowercase();
+    let letter = chars.next().ok_or_else(invalid)?;
+    let escape = letter.is_ascii_uppercase();
+    let letter = letter.to_ascii_lowercase();
     if !matches!(letter, 's' | 'l' | 'o' | 'd' | 'i' | 'p' | 'h' | 'v') {
         return Err(invalid());
     }
@@ -145,7 +155,7 @@ fn parse_macro(inside: &str) -> Result<SpecPart, String> {
         return Err(invalid());
     }
     let delimiters = if delimiters.is_empty() { "." } else { delimiters }.to_owned();
-    Ok(SpecPart::Macro { letter, keep, reverse: after.is_some(), delimiters })
+    Ok(SpecPart::Macro { letter, escape, keep, reverse: after.is_some(), delimiters })
 }
 
 fn value(
@@ -155,16 +165,16 @@ fn value(
     reverse: bool,
     delimiters: &str,
 ) -> String {
+    let query = values.query;
     let whole = match letter {
-        's' => format!("postmaster@{}", values.sender),
-        'l' => "postmaster".to_owned(),
-        'o' => values.sender.to_string(),
+        's' => format!("{}@{}", query.local_part, query.domain),
+        'l' => query.local_part.to_owned(),
+        'o' => query.domain.to_string(),
         'd' => values.domain.to_string(),
-        'i' => dotted(values.ip),
-        'h' => values.helo.to_owned(),
-        'v' => if values.ip.is_ipv6() { "ip6" } else { "in-addr" }.to_owned(),
-        // RFC 7208 §7.3: the value without a confirmed reverse name; `p` is discouraged.
-        _ => "unknown".to_owned(),
+        'i' => dotted(query.ip),
+        'h' => query.helo.to_owned(),
+        'v' => if query.ip.is_ipv6() { "ip6" } else { "in-addr" }.to_owned(),
+        _ => values.reverse_name.map_or_else(|| "unknown".to_owned(), ToString::to_string),
     };
     let mut parts: Vec<&str> = whole.split(|c| delimiters.contains(c)).collect();
     if reverse {
@@ -172,6 +182,19 @@ fn value(
     }
     let from = keep.map_or(0, |keep| parts.len().saturating_sub(keep));
     parts.get(from..).unwrap_or_default().join(".")
+}
+
+/// All but the unreserved characters of RFC 3986 §2.3 as `%` and two digits.
+fn url_escaped(value: &str) -> String {
+    let mut escaped = String::new();
+    for octet in value.bytes() {
+        match octet {
+            b'-' | b'.' | b'_' | b'~' => escaped.push(char::from(octet)),
+            _ if octet.is_ascii_alphanumeric() => escaped.push(char::from(octet)),
+            _ => escaped += &format!("%{octet:02X}"),
+        }
+    }
+    escaped
 }
 
 /// RFC 7208 §7.3: IPv6 as nibbles.
@@ -193,19 +216,31 @@ mod tests {
     /// The examples of RFC 7208 §7.4.
     #[test]
     fn macros_expand_as_in_the_rfc() {
-        let name = |text: &str| DomainName::parse(text).unwrap();
-        let sender = name("email.example.com");
-        let v4 = "192.0.2.3".parse().unwrap();
-        let v6 = "2001:db8::cb01".parse().unwrap();
+        let v4 = "192.0.2.3";
+        let v6 = "2001:db8::cb01";
         for (spec, ip, expected) in [
+            ("%{s}", v4, r"strong-bad\@email.example.com"),
+            ("%{o}", v4, "email.example.com"),
             ("%{d}", v4, "email.example.com"),
+            ("%{d4}", v4, "email.example.com"),
             ("%{d3}", v4, "email.example.com"),
             ("%{d2}", v4, "example.com"),
             ("%{d1}", v4, "com"),
             ("%{dr}", v4, "com.example.email"),
             ("%{d2r}", v4, "example.email"),
+            ("%{l}", v4, "strong-bad"),
+            ("%{l-}", v4, "strong.bad"),
+            ("%{lr}", v4, "strong-bad"),
+            ("%{lr-}", v4, "bad.strong"),
+            ("%{l1r-}", v4, "strong"),
             ("%{ir}.%{v}._spf.%{d2}", v4, "3.2.0.192.in-addr._spf.example.com"),
-            ("%{l}.lp._spf.%{d2}", v4, "postmaster.lp._spf.example.com"),
+            ("%{lr-}.lp._spf.%{d2}", v4, "bad.strong.lp._spf.example.com"),
+            (
+                "%{lr-}.lp.%{ir}.%{v}._spf.%{d2}",
+                v4,
+                "bad.strong.lp.3.2.0.192.in-addr._spf.example.com",
+            ),
+            ("%{d2}.trusted-domains.example.net", v4, "example.com.trusted-domains.example.net"),
             (
                 "%{ir}.%{v}._spf.%{d2}",
                 v6,
@@ -213,9 +248,15 @@ mod tests {
             ),
             ("%{h}", v4, "mx.example.net"),
             ("a.%{p}.example", v4, "a.unknown.example"),
+            ("%{S}.example", v4, "strong-bad%40email.example.com.example"),
         ] {
-            let values =
-                MacroValues { sender: &sender, domain: &sender, ip, helo: "mx.example.net" };
+            let query = SpfQuery::of_session(
+                ip.parse().unwrap(),
+                "mx.example.net",
+                "strong-bad@email.example.com",
+            );
+            let query = query.unwrap();
+            let values = MacroValues { query: &query, domain: &query.domain, reverse_name: None };
             let found = DomainSpec::parse(spec).unwrap().expand(&values);
             assert_eq!(found.map(|name| name.to_string()).as_deref(), Some(expected), "{spec}");
         }

@@ -1,45 +1,35 @@
 //! SPF (RFC 7208): the record, and whether the senders pass, over both families.
-//!
-//! The evaluator is our own: the newest mail-auth crate needs a newer Rust, does not count void lookups, uses the first of
-//! several records, and reads `/129` as `/128`; these are the faults to report.
-//!
-//! It returns 200 of the 203 results of the RFC 7208 test suite (as in pyspf 2.0.14); four of the 200 concern invalid domain
-//! names, which are not looked up. Of the other three, two depend on the sender's local part, which is always `postmaster`
-//! here, and one (`p-macro-multiple`) on `%{p}`, which is always `unknown`. `exp=` is parsed but not followed: explanations
-//! are not results.
-
-mod eval;
-mod macros;
-mod record;
 
 use std::net::IpAddr;
 
-use self::eval::{Evaluator, Interrupt, MAX_LOOKUPS, MAX_VOID, SpfResult};
-use self::record::{Mechanism, Qualifier, SpfRecord, is_sender_id, is_spf};
 use super::finding::{CheckName, FindingList};
-use super::known::{KnownAnswers, TxtAnswer, failure_text};
+use super::known::{KnownAnswers, failure_text};
 use super::request::CheckRequest;
 use crate::addr::{Family, is_global};
 use crate::humanize::family as family_name;
+use crate::policy::facts::Reason;
+use crate::policy::facts::spf::{
+    MAX_LOOKUPS, MAX_VOID, Mechanism, Qualifier, SpfEvaluation, SpfQuery, SpfRecord, SpfResult,
+    check_host, costs, is_sender_id, is_spf,
+};
 
 pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut FindingList) {
     let domain = &request.domain;
     let check = CheckName::SpfRecord;
-    let texts: &[Vec<u8>] = match known.txt(domain) {
+    let texts = match known.texts(domain) {
         None => return,
-        Some(TxtAnswer::Unknown(reason)) => {
-            findings.lookup_failed(check, domain, "TXT", *reason);
+        Some(Err(reason)) => {
+            findings.lookup_failed(check, domain, "TXT", reason);
             return;
         }
-        Some(TxtAnswer::NoData | TxtAnswer::NxDomain) => &[],
-        Some(TxtAnswer::Found(texts)) => texts,
+        Some(Ok(texts)) => texts,
     };
     if let Some(text) = texts.iter().find(|text| is_sender_id(text)) {
         let seen = format!("Sender ID record: {}", String::from_utf8_lossy(text));
         let advice = "Remove it: Sender ID is historic and not evaluated (RFC 4406, RFC 6686).";
         findings.warn(CheckName::SenderId, domain, seen, advice);
     }
-    let records: Vec<&Vec<u8>> = texts.iter().filter(|text| is_spf(text)).collect();
+    let records: Vec<&[u8]> = texts.into_iter().filter(|text| is_spf(text)).collect();
     let text = match records.as_slice() {
         [] => {
             let advice = format!("Publish TXT of {domain}: \"{}\".", proposal(request));
@@ -120,7 +110,8 @@ fn check_all(record: &SpfRecord, request: &CheckRequest, findings: &mut FindingL
 fn check_costs(request: &CheckRequest, known: &KnownAnswers, findings: &mut FindingList) {
     let domain = &request.domain;
     let helo = helo(request);
-    let counts = Family::ALL.map(|family| Evaluator::count(known, domain, &helo, family));
+    let counts =
+        Family::ALL.map(|family| known.evaluate(|answers| costs(domain, &helo, family, answers)));
     let [Some(v4), Some(v6)] = counts else { return };
     if v4.uses_reverse_name {
         let seen = "uses the sender's reverse name (ptr)";
@@ -185,43 +176,44 @@ fn check_voids(v4: &[String], v6: &[String], request: &CheckRequest, findings: &
 fn check_senders(request: &CheckRequest, known: &KnownAnswers, findings: &mut FindingList) {
     let check = CheckName::SpfSender;
     let helo = helo(request);
-    let results: Vec<(IpAddr, Result<SpfResult, Interrupt>)> = request
-        .senders
-        .iter()
-        .filter(|sender| is_global(**sender))
-        .map(|sender| (*sender, Evaluator::evaluate(known, &request.domain, &helo, *sender)))
-        .collect();
-    let passes = |result: &Result<SpfResult, Interrupt>| {
-        result.as_ref().is_ok_and(|result| result.qualifier == Some(Qualifier::Pass))
+    let evaluate = |sender: IpAddr| {
+        let query = SpfQuery {
+            ip: sender,
+            local_part: "postmaster",
+            domain: request.domain.clone(),
+            helo: &helo,
+        };
+        known.evaluate(|answers| check_host(&query, answers)).map(|result| (sender, result))
     };
+    let senders = request.senders.iter().copied().filter(|sender| is_global(*sender));
+    let results: Vec<(IpAddr, SpfEvaluation)> = senders.filter_map(evaluate).collect();
+    let passes = |result: &SpfEvaluation| result.result == SpfResult::Pass;
     let ipv4_passes = results.iter().any(|(ip, result)| ip.is_ipv4() && passes(result));
-    for (sender, result) in &results {
-        match result {
-            Err(Interrupt::Pending) => {}
-            Err(Interrupt::Temporary(reason)) => {
-                findings.lookup_failed(check, sender, "SPF result", *reason);
+    for (sender, evaluation) in &results {
+        let by = evaluation.term.as_deref();
+        match evaluation.result {
+            SpfResult::Temperror => {
+                let reason = evaluation.failure.unwrap_or(Reason::Servfail);
+                findings.lookup_failed(check, sender, "SPF result", reason);
             }
-            Err(Interrupt::Permanent(why)) => {
+            SpfResult::Permerror => {
                 let advice =
                     "Correct the record: receivers that evaluate this term treat it as invalid.";
+                let why = evaluation.error.as_deref().unwrap_or_default();
                 findings.fail(check, sender, format!("permerror: {why}"), advice);
             }
-            Ok(SpfResult { qualifier: Some(Qualifier::Pass), term }) => {
-                let term = term.as_deref().unwrap_or_default();
-                findings.pass(check, sender, format!("pass by {term}"));
+            // The domain's own record was found before.
+            SpfResult::None => {}
+            SpfResult::Pass => {
+                findings.pass(check, sender, format!("pass by {}", by.unwrap_or_default()));
             }
-            Ok(SpfResult { qualifier, term }) => {
-                let result = match qualifier {
-                    Some(Qualifier::Fail) => "fail",
-                    Some(Qualifier::SoftFail) => "softfail",
-                    _ => "neutral",
-                };
-                let by = term.as_deref().map_or_else(String::new, |term| format!(" by {term}"));
+            result @ (SpfResult::Fail | SpfResult::Softfail | SpfResult::Neutral) => {
+                let by = by.map_or_else(String::new, |term| format!(" by {term}"));
                 let beside =
                     if sender.is_ipv6() && ipv4_passes { ", while IPv4 passes" } else { "" };
                 let advice = format!(
                     "Add {} to the record if the domain's mail is sent from there.",
-                    self::term(*sender)
+                    term(*sender)
                 );
                 findings.fail(check, sender, format!("{result}{by}{beside}"), advice);
             }
