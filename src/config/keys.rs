@@ -272,7 +272,7 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("require", "list of facts",
             Unset("none", r#"["fcrdns", { fact = "return_path", level = "smtp", over = "any" }]"#),
             "Facts that must hold, or the rule matches: `reverse_name`, `fcrdns`, `helo_resolves`, `return_path`, \
-             `recipient`, `receive_path`. Options of `return_path`: `level` is `\"dns\"` (default), `\"tcp\"` (connect), \
+             `recipient`, `receive_path`, `spf`. Options of `return_path`: `level` is `\"dns\"` (default), `\"tcp\"` (connect), \
              `\"smtp\"` (greeting and EHLO) or `\"rcpt\"` (verify the mailbox by RCPT; some sites list callers for that); \
              `over` is `\"any\"` (default), `\"same-family\"`, `\"ipv6\"` or `\"ipv4\"`."),
         spec("otherwise", r#""accept", "tag", "tempfail", "reject""#, Text("tempfail"),

@@ -53,9 +53,8 @@ impl LookupSeries {
             duration: array(kinds().map(|kind| duration.get_metric_with_label_values(&kind)))?,
             refreshed: counters(&families.lookups_refreshed)?,
             shared: array(LookupKind::ALL.iter().map(|kind| {
-                let counter = || {
-                    families.lookups_shared.get_metric_with_label_values(&[kind.as_str()])
-                };
+                let counter =
+                    || families.lookups_shared.get_metric_with_label_values(&[kind.as_str()]);
                 kind.is_probe().then(counter).transpose()
             }))?,
             redis_up: families.redis_up.clone(),

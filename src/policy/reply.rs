@@ -56,6 +56,11 @@ fn enhanced(name: FactName, fact: &Fact) -> (u16, u16) {
         (FactName::Recipient, _, Some(Reason::NullMx)) => (1, 10),
         (FactName::Recipient, ..) => (1, 1),
         (FactName::ReceivePath, ..) => (3, 2),
+        // RFC 7372 §3.2: validation failed, and validation error.
+        (FactName::Spf, FactState::Unknown, _) | (FactName::Spf, _, Some(Reason::SpfPermerror)) => {
+            (7, 24)
+        }
+        (FactName::Spf, ..) => (7, 23),
     }
 }
 
@@ -107,6 +112,9 @@ fn sentence(name: FactName, fact: &Fact, class: u8, subject: &Subject<'_>) -> St
             FactName::ReturnPath => format!("cannot verify <{sender}> right now"),
             FactName::Recipient => format!("cannot verify <{recipient}> right now"),
             FactName::ReceivePath => unproven(client),
+            FactName::Spf => {
+                format!("cannot look up the SPF record of {} right now", spf_domain(subject))
+            }
         };
     }
     match (name, fact.reason) {
@@ -143,6 +151,27 @@ fn sentence(name: FactName, fact: &Fact, class: u8, subject: &Subject<'_>) -> St
         }
         (FactName::Recipient, _) => format!("unknown recipient <{recipient}>"),
         (FactName::ReceivePath, _) => unproven(client),
+        (FactName::Spf, Some(Reason::SpfNone)) => {
+            format!("{} has no SPF record", spf_domain(subject))
+        }
+        (FactName::Spf, Some(Reason::SpfPermerror)) => {
+            format!("SPF record of {} is invalid", spf_domain(subject))
+        }
+        (FactName::Spf, Some(Reason::NotADomain)) => {
+            format!("{} has no SPF record: it is no domain", spf_domain(subject))
+        }
+        (FactName::Spf, _) => {
+            format!("SPF record of {} does not allow {client} to send", spf_domain(subject))
+        }
+    }
+}
+
+/// The domain whose SPF record counts: that of MAIL FROM, or the HELO name.
+fn spf_domain(subject: &Subject<'_>) -> String {
+    let sender = subject.sender.and_then(|sender| sender.rsplit_once('@'));
+    match sender {
+        Some((_, domain)) => argument(Some(domain)),
+        None => format!("HELO name {}", argument(subject.helo)),
     }
 }
 

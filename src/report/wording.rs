@@ -25,6 +25,7 @@ const fn fact_name(name: FactName) -> &'static str {
         FactName::ReturnPath => "return path",
         FactName::Recipient => "recipient",
         FactName::ReceivePath => "receive path",
+        FactName::Spf => "SPF",
     }
 }
 

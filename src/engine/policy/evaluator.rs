@@ -19,8 +19,8 @@ use crate::engine::options::Profile;
 use crate::engine::output::{Action, Output};
 use crate::engine::record::{PolicyQuestion, VerdictRecord};
 use crate::policy::facts::{
-    Answer, Answers, ClientCertificate, Fact, Facts, Lookup, LookupResult, PresentedCertificate,
-    Reason, Source,
+    Answer, Answers, ClientCertificate, Fact, FactState, Facts, Lookup, LookupResult,
+    PresentedCertificate, Reason, Source,
 };
 use crate::policy::rules::{Decision, FactName, PolicyRules, PolicyStage, RuleMatch, RuleMode};
 use crate::policy::{self, ClientArrival};
@@ -88,8 +88,8 @@ pub(in crate::engine) struct PolicyEvaluator {
     outcome: PolicyOutcome,
     /// Rules and actions that were reported as events.
     reported: Vec<(u16, policy::PolicyAction, RuleMode)>,
-    /// Facts that were, by [`fact_bit`].
-    reported_facts: u128,
+    /// Facts that were, each state and source once: a few.
+    reported_facts: Vec<(FactName, FactState, Source)>,
     facts: Facts,
     /// The numbers of the questions that those came from.
     fact_questions: [u64; FactName::ALL.len()],
@@ -124,7 +124,7 @@ impl PolicyEvaluator {
             shadow: Vec::new(),
             outcome: PolicyOutcome::default(),
             reported: Vec::new(),
-            reported_facts: 0,
+            reported_facts: Vec::new(),
             facts: Facts::default(),
             fact_questions: [0; FactName::ALL.len()],
             waited: Duration::ZERO,
@@ -300,7 +300,7 @@ impl PolicyEvaluator {
             self.outcome.in_shadow(matched);
         }
         let facts = take(&mut self.facts);
-        (self.outcome.apply_to(verdict), (self.reported_facts != 0).then_some(facts))
+        (self.outcome.apply_to(verdict), (!self.reported_facts.is_empty()).then_some(facts))
     }
 
     fn rules(&self) -> &PolicyRules {
@@ -395,9 +395,9 @@ impl PolicyEvaluator {
         let profile = Arc::clone(&self.profile);
         let subject = question.subject(arrival(&profile, self.client, self.destination));
         for (name, fact) in profile.rules.facts(question.stage, &subject, &self.known) {
-            let bit = fact_bit(name, &fact);
-            if self.reported_facts & bit == 0 {
-                self.reported_facts |= bit;
+            let key = (name, fact.state, fact.source);
+            if !self.reported_facts.contains(&key) {
+                self.reported_facts.push(key);
                 out.event(Event::Fact { name, state: fact.state, source: fact.source });
             }
             let slot = fact_slot(&mut self.facts, name);
@@ -409,10 +409,4 @@ impl PolicyEvaluator {
             }
         }
     }
-}
-
-/// A bit for each name, state and source: 6 × 3 × 7 of them.
-const fn fact_bit(name: FactName, fact: &Fact) -> u128 {
-    let states = (name as u32) * 3 + fact.state as u32;
-    1 << (states * 7 + fact.source as u32)
 }

@@ -51,5 +51,6 @@ const fn fact_slot(facts: &mut Facts, name: FactName) -> &mut Option<Fact> {
         FactName::ReturnPath => &mut facts.return_path,
         FactName::Recipient => &mut facts.recipient,
         FactName::ReceivePath => &mut facts.receive_path,
+        FactName::Spf => &mut facts.spf,
     }
 }

@@ -68,6 +68,8 @@ pub struct Facts {
     pub recipient: Option<Fact>,
     /// Mail from the Internet reaches us over the session's family.
     pub receive_path: Option<Fact>,
+    /// The domain of MAIL FROM, or the HELO name for `<>`, lists the client as a sender of its mail.
+    pub spf: Option<Fact>,
 }
 
 impl Facts {
@@ -80,6 +82,7 @@ impl Facts {
             ("return path", &self.return_path),
             ("recipient", &self.recipient),
             ("receive path", &self.receive_path),
+            ("SPF", &self.spf),
         ];
         all.into_iter().filter_map(|(name, fact)| Some((name, fact.as_ref()?)))
     }

@@ -5,7 +5,7 @@ use crate::addr::{Family, Networks};
 use crate::label::labels;
 use crate::policy::facts::{
     Answers, Evaluation, FamilyRequirement, ReturnPathCheck, ReturnPathLevel, fcrdns,
-    helo_resolves, receive_path, recipient, return_path, reverse_name,
+    helo_resolves, receive_path, recipient, return_path, reverse_name, spf,
 };
 
 labels! {
@@ -17,6 +17,7 @@ labels! {
         ReturnPath = "return_path",
         Recipient = "recipient",
         ReceivePath = "receive_path",
+        Spf = "spf",
     }
 }
 
@@ -26,7 +27,7 @@ impl FactName {
         match self {
             Self::ReverseName | Self::Fcrdns | Self::ReceivePath => PolicyStage::Connect,
             Self::HeloResolves => PolicyStage::Helo,
-            Self::ReturnPath => PolicyStage::Mail,
+            Self::ReturnPath | Self::Spf => PolicyStage::Mail,
             Self::Recipient => PolicyStage::Rcpt,
         }
     }
@@ -62,6 +63,10 @@ impl Requirement {
             }
             FactName::Recipient => recipient(subject.recipient.unwrap_or_default(), known),
             FactName::ReceivePath => receive_path(family, known),
+            FactName::Spf => {
+                let sender = subject.sender.unwrap_or_default();
+                spf::spf(subject.client, subject.helo.unwrap_or_default(), sender, known)
+            }
         }
     }
 }

@@ -82,11 +82,11 @@ impl PolicyRule {
     /// Whether the rule would decide in another way on a path that is rerouted. Conditions do; facts only for a route: they are
     /// about the domain as DNS and the mail server read it. Exemptions are for exact mailboxes of the site, which take none.
     pub(super) fn depends_on(&self, kind: PathKind, rerouting: Rerouting) -> bool {
-        let (domains, fact) = match kind {
-            PathKind::Reverse => (&self.when.sender, FactName::ReturnPath),
-            PathKind::Forward => (&self.when.recipient, FactName::Recipient),
+        let (domains, facts): (_, &[FactName]) = match kind {
+            PathKind::Reverse => (&self.when.sender, &[FactName::ReturnPath, FactName::Spf]),
+            PathKind::Forward => (&self.when.recipient, &[FactName::Recipient]),
         };
-        let requires = || self.require.iter().any(|require| require.fact == fact);
+        let requires = || self.require.iter().any(|require| facts.contains(&require.fact));
         !domains.is_empty() || rerouting == Rerouting::Route && requires()
     }
 

@@ -248,7 +248,7 @@ mod tests {
             ),
             ("%{h}", v4, "mx.example.net"),
             ("a.%{p}.example", v4, "a.unknown.example"),
-            ("%{S}.example", v4, "strong-bad%40email.example.com.example"),
+            ("%{S}.example", v4, r"strong-bad\%40email.example.com.example"),
         ] {
             let query = SpfQuery::of_session(
                 ip.parse().unwrap(),
