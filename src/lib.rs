@@ -13,7 +13,7 @@
 //! | 4, base | `unix_listener` |
 //! | 3 | `engine`, `analyzer` |
 //! | 2 | `policy`, `traffic`, `outbound`, `redact`, `readiness` |
-//! | 1 | `smtp`, `stream`, `wire`, `recording` |
+//! | 1 | `smtp`, `dkim`, `stream`, `wire`, `recording` |
 //! | 0 | `addr`, `time`, `humanize`, `label` |
 
 pub mod addr;
@@ -23,6 +23,8 @@ pub mod cli;
 pub mod config;
 #[doc(hidden)]
 pub mod control;
+#[doc(hidden)]
+pub mod dkim;
 pub mod engine;
 #[doc(hidden)]
 pub mod humanize;

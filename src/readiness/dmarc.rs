@@ -3,7 +3,7 @@
 use super::finding::{CheckName, FindingList};
 use super::known::KnownAnswers;
 use super::request::CheckRequest;
-use super::tags::{malformed_tags, tags, value};
+use crate::dkim::{malformed_tags, tags, value};
 use crate::policy::facts::{DomainName, Reason};
 
 /// RFC 9989 §4.10: the walk continues with this many labels of a longer name.

@@ -22,7 +22,6 @@ mod sender;
 mod smtp;
 mod spf;
 mod survey;
-mod tags;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,263 @@
+//! Bodies, in chunks of any size (RFC 6376 §3.4.3, §3.4.4).
+
+use std::ops::Range;
+
+use memchr::memchr2;
+
+use super::Canonicalization;
+
+/// Canonicalises one body. What it emits are slices of the input as long as they are unchanged, so that hashing them costs few
+/// calls. Nothing is kept but flags and a count of lines.
+#[derive(Clone, Debug)]
+pub(in crate::dkim) struct BodyCanonicalizer {
+    canonicalization: Canonicalization,
+    /// Empty lines since the last line with text. Those at the end of the body are ignored.
+    empty_lines: u64,
+    /// The line at hand has text.
+    has_text: bool,
+    /// "relaxed" only: white space came last on this line, and counts if text follows.
+    space: bool,
+    /// The last chunk ended in CR: the line end's, or text.
+    carriage_return: bool,
+    /// No line had text yet.
+    is_empty: bool,
+}
+
+/// Line ends that are emitted at once.
+const MAX_CRLFS: usize = 32;
+
+const CRLFS: [u8; 2 * MAX_CRLFS] = {
+    let mut bytes = [b'\r'; 2 * MAX_CRLFS];
+    let mut at = 1;
+    #[allow(clippy::indexing_slicing, reason = "computed by the compiler")]
+    while at < bytes.len() {
+        bytes[at] = b'\n';
+        at += 2;
+    }
+    bytes
+};
+
+impl BodyCanonicalizer {
+    pub(in crate::dkim) const fn new(canonicalization: Canonicalization) -> Self {
+        Self {
+            canonicalization,
+            empty_lines: 0,
+            has_text: false,
+            space: false,
+            carriage_return: false,
+            is_empty: true,
+        }
+    }
+
+    pub(in crate::dkim) fn write(&mut self, chunk: &[u8], emit: &mut impl FnMut(&[u8])) {
+        let Some(&first) = chunk.first() else { return };
+        let mut pass = Pass { state: self, emit, chunk, run: 0..0 };
+        let mut at = 0;
+        if std::mem::take(&mut pass.state.carriage_return) {
+            if first == b'\n' {
+                pass.end_line(0..1);
+                at = 1;
+            } else {
+                pass.insert_text(b"\r");
+            }
+        }
+        match pass.state.canonicalization {
+            Canonicalization::Simple => pass.simple(at),
+            Canonicalization::Relaxed => pass.relaxed(at),
+        }
+        pass.flush();
+    }
+
+    /// The last line end, or that of an empty body.
+    pub(in crate::dkim) fn finish(mut self, emit: &mut impl FnMut(&[u8])) {
+        if self.carriage_return {
+            Pass { state: &mut self, emit, chunk: b"", run: 0..0 }.insert_text(b"\r");
+        }
+        let is_simple = self.canonicalization == Canonicalization::Simple;
+        if self.has_text || (self.is_empty && is_simple) {
+            emit(b"\r\n");
+        }
+    }
+}
+
+/// One chunk's pass.
+struct Pass<'a, F> {
+    state: &'a mut BodyCanonicalizer,
+    emit: &'a mut F,
+    chunk: &'a [u8],
+    /// A part of the chunk that is emitted as it is, and was not yet.
+    run: Range<usize>,
+}
+
+impl<F: FnMut(&[u8])> Pass<'_, F> {
+    fn simple(&mut self, mut at: usize) {
+        while let Some(rest) = self.chunk.get(at..) {
+            let end = at + unchanged_simple(rest);
+            self.text(at..end);
+            at = match self.chunk.get(end..) {
+                None | Some([]) => return,
+                Some(rest) => self.line_end_or_text(rest, end),
+            };
+        }
+    }
+
+    fn relaxed(&mut self, mut at: usize) {
+        while let Some(rest) = self.chunk.get(at..) {
+            let end = at + unchanged_relaxed(rest);
+            self.text(at..end);
+            at = match self.chunk.get(end..) {
+                None | Some([]) => return,
+                Some(rest @ [b' ' | b'\t', ..]) => {
+                    let length = rest.iter().position(|byte| !is_wsp(*byte));
+                    let after = end + length.unwrap_or(rest.len());
+                    self.white_space(end..after);
+                    after
+                }
+                Some(rest) => self.line_end_or_text(rest, end),
+            };
+        }
+    }
+
+    /// `rest` begins at `at`, mostly with a line end. Returns what was passed.
+    fn line_end_or_text(&mut self, rest: &[u8], at: usize) -> usize {
+        match rest {
+            [b'\n', ..] => self.end_line(at..at + 1),
+            [b'\r', b'\n', ..] => {
+                self.end_line(at..at + 2);
+                return at + 2;
+            }
+            [b'\r'] => self.state.carriage_return = true,
+            _ => self.text(at..at + 1),
+        }
+        at + 1
+    }
+
+    /// Text of the chunk.
+    fn text(&mut self, range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        self.begin_text();
+        self.keep(range);
+    }
+
+    /// Text that is not in this chunk.
+    fn insert_text(&mut self, text: &[u8]) {
+        self.begin_text();
+        self.insert(text);
+    }
+
+    /// What was held back before text: empty lines and white space.
+    fn begin_text(&mut self) {
+        while self.state.empty_lines > 0 {
+            let count = self.state.empty_lines.min(MAX_CRLFS as u64);
+            let octets = usize::try_from(2 * count).unwrap_or(CRLFS.len());
+            self.insert(CRLFS.get(..octets).unwrap_or(&CRLFS));
+            self.state.empty_lines -= count;
+        }
+        if std::mem::take(&mut self.state.space) {
+            self.insert(b" ");
+        }
+        self.state.has_text = true;
+        self.state.is_empty = false;
+    }
+
+    /// White space that the chunk has at `range`: one space if text follows on its line.
+    fn white_space(&mut self, range: Range<usize>) {
+        let next = self.chunk.get(range.end);
+        let is_before_text = next.is_some_and(|byte| !matches!(byte, b'\r' | b'\n'));
+        let last = range.end - 1..range.end;
+        if is_before_text && !self.state.space && self.chunk.get(last.clone()) == Some(b" ") {
+            self.text(last);
+        } else {
+            self.state.space = true;
+        }
+    }
+
+    /// The line end at `range` of the chunk, a CRLF or a part of it.
+    fn end_line(&mut self, range: Range<usize>) {
+        self.state.space = false;
+        if !std::mem::take(&mut self.state.has_text) {
+            self.state.empty_lines += 1;
+        } else if range.len() == 2 {
+            self.keep(range);
+        } else {
+            self.insert(b"\r\n");
+        }
+    }
+
+    /// Emits a part of the chunk, later with those that follow it at once.
+    fn keep(&mut self, range: Range<usize>) {
+        if self.run.end == range.start {
+            self.run.end = range.end;
+        } else {
+            self.flush();
+            self.run = range;
+        }
+    }
+
+    fn insert(&mut self, bytes: &[u8]) {
+        self.flush();
+        (self.emit)(bytes);
+    }
+
+    fn flush(&mut self) {
+        let run = std::mem::take(&mut self.run);
+        match self.chunk.get(run) {
+            Some(bytes) if !bytes.is_empty() => (self.emit)(bytes),
+            _ => {}
+        }
+    }
+}
+
+const fn is_wsp(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// The length of the text at the start of `bytes` that "simple" leaves as it is: lines that are not empty with their CRLFs,
+/// up to the last line end that one follows.
+fn unchanged_simple(bytes: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(offset) = bytes.get(end..).and_then(|rest| memchr2(b'\r', b'\n', rest)) {
+        let stop = end + offset;
+        match bytes.get(stop..) {
+            Some([b'\r', b'\n', next, ..]) if stop > 0 && !matches!(next, b'\r' | b'\n') => {
+                end = stop + 3;
+            }
+            _ => return stop,
+        }
+    }
+    bytes.len()
+}
+
+/// The same for "relaxed": also single spaces between words.
+fn unchanged_relaxed(bytes: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(offset) = bytes.get(end..).and_then(find_control) {
+        let stop = end + offset;
+        match bytes.get(stop..) {
+            Some([b' ', next, ..]) if stop > 0 && *next > b' ' => end = stop + 2,
+            Some([b'\r', b'\n', next, ..]) if stop > 0 && *next > b' ' => end = stop + 3,
+            Some([b' ' | b'\t' | b'\r' | b'\n', ..]) | None => return stop,
+            Some(_) => end = stop + 1,
+        }
+    }
+    bytes.len()
+}
+
+/// The position of the first space or control character. Words are short: eight octets at a time take less than a call of
+/// `memchr`.
+fn find_control(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The highest bit of each octet below 0x21, and perhaps of octets behind such a one.
+        let found = word.wrapping_sub(ONES * 0x21) & !word & (ONES * 0x80);
+        if found != 0 {
+            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let offset = rest.iter().position(|byte| *byte <= b' ')?;
+    Some(bytes.len() - rest.len() + offset)
+}
