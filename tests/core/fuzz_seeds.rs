@@ -98,3 +98,8 @@ fn mail_log() {
 fn policy_request() {
     over_seeds("policy_request", bodies::policy_request);
 }
+
+#[test]
+fn dkim() {
+    over_seeds("dkim", bodies::dkim);
+}

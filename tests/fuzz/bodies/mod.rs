@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a finding is a panic")]
 
 mod capture;
+mod dkim;
 mod dns;
 mod engine;
 mod mail_log;
@@ -15,6 +16,7 @@ mod socketmap;
 mod stream;
 mod tls;
 
+pub(crate) use self::dkim::dkim;
 pub(crate) use self::dns::dns;
 pub(crate) use self::engine::engine;
 pub(crate) use self::mail_log::mail_log;
