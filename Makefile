@@ -10,6 +10,7 @@ BUILD_PACKAGES := gcc libc6-dev libpcap-dev clang libbpf-dev linux-libc-dev
 # swaks only suggests what it needs for TLS and IPv6.
 TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables iptables postfix openssl ca-certificates procps prometheus haproxy curl \
 	gnutls-bin swaks libnet-ssleay-perl libio-socket-inet6-perl tshark knot redis-server python3-prometheus-client chromium \
+	python3-dkim python3-nacl libmail-dkim-perl \
 	systemd man-db groff-base zsh fish libidn12 libgnutls-dane0 sasl2-bin libsasl2-modules \
 	nodejs testssl.sh sslscan
 CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool

@@ -15,6 +15,7 @@
 mod capture_files;
 mod captures;
 mod dashboards;
+mod dkim;
 mod docs;
 mod domain_check;
 mod door;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         captures::record::incomplete::TESTS,
         dashboards::live::TESTS,
         dashboards::promtool::TESTS,
+        dkim::TESTS,
         docs::TESTS,
         domain_check::TESTS,
         domain_check::postfix::TESTS,
