@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
 use super::families::Families;
-use super::{Metrics, MetricsError, array};
+use super::{Metrics, MetricsError};
 use crate::addr::Family;
 use crate::policy::PolicyAction;
 use crate::policy::facts::{FactState, Source};
