@@ -243,15 +243,20 @@ impl PolicyEvaluator {
                 self.insert(lookup, result);
             }
         }
-        for (number, question) in take(&mut self.open) {
-            let decision = self.decide(&question);
-            self.report_facts(number, &question, out);
-            self.on_shadow(number, &question, decision, out);
-        }
+        self.decide_open(out);
         if self.pending.is_some() {
             self.try_decide(at, out);
         } else {
             self.request_ahead(out);
+        }
+    }
+
+    /// Decided questions, again for the rules in shadow mode.
+    fn decide_open(&mut self, out: &mut Output) {
+        for (number, question) in take(&mut self.open) {
+            let decision = self.decide(&question);
+            self.report_facts(number, &question, out);
+            self.on_shadow(number, &question, decision, out);
         }
     }
 
@@ -279,6 +284,7 @@ impl PolicyEvaluator {
                 BTreeSet::new()
             };
         }
+        self.decide_open(out);
         self.try_decide(at, out);
     }
 

@@ -135,10 +135,11 @@ impl DelegatedSession {
         }
     }
 
-    /// The mail server does not wait longer: answers that are missing count as unknown.
+    /// The mail server does not wait longer: answers that are missing count as unknown, also for rules in shadow mode.
     pub fn on_deadline(&mut self, at: Timestamp, out: &mut Output) {
         if let Some(evaluator) = &mut self.evaluator
-            && self.pending.as_ref().is_some_and(|pending| pending.reply.is_none())
+            && (self.pending.as_ref().is_some_and(|pending| pending.reply.is_none())
+                || evaluator.awaits_shadow())
         {
             evaluator.on_timeout(at, out);
             self.settle(out);

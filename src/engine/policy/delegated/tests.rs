@@ -241,3 +241,23 @@ fn the_record_has_the_transactions() {
     assert_eq!((&*smtp.transactions[1].mail_from, smtp.transactions[1].progress), ("", None));
     assert_eq!((smtp.tls, smtp.tls_version), (TlsState::Established, Some("TLSv1.3")));
 }
+
+#[test]
+fn a_shadow_rule_without_answer_at_the_deadline_matches_by_what_is_unknown() {
+    let shadow = rule("r", Some(FactName::Fcrdns), PolicyAction::Reject, RuleMode::Shadow);
+    let at = Timestamp::from_nanos(1);
+    let client: SocketAddr = "[2001:db8::25]:40000".parse().unwrap();
+    let server: SocketAddr = "[2001:db8::1]:25".parse().unwrap();
+    let (client, server) = (ClientAddr::new(client), OriginalDst::new(server));
+    let mut session = DelegatedSession::new(&profile(&[shadow]), client, server, at);
+    let mut out = Output::default();
+    session.ask(rcpt("a@a.example", "b@b.example"), at, &mut out);
+    assert!(session.is_decided() && session.awaits_shadow());
+    session.on_deadline(at, &mut out);
+    assert!(!session.awaits_shadow());
+    let (reply, matches) = session.take_reply().unwrap();
+    assert_eq!(reply, DelegatedReply::Accept);
+    let matches: Vec<_> = matches.iter().map(|matched| matched.reason.as_deref()).collect();
+    assert_eq!(matches, [Some("fcrdns.timeout")]);
+    assert_eq!(session.finish(&mut out).verdict.shadow.len(), 1);
+}
