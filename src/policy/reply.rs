@@ -237,6 +237,7 @@ mod tests {
             helo: Some("mta.sender.example"),
             sender: Some("alice@sender.example"),
             recipient: Some("bob@receiver.example"),
+            message: None,
             tls: false,
             authenticated: false,
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::policy::ClientArrival;
+use crate::policy::facts::ReceivedMessage;
 use crate::policy::rules::{PolicyStage, Subject};
 use crate::smtp::SessionState;
 
@@ -15,6 +16,8 @@ pub struct PolicyQuestion {
     /// From [`PolicyStage::Mail`] on.
     pub sender: Option<Arc<str>>,
     pub recipient: Option<Arc<str>>,
+    /// At [`PolicyStage::Data`]; `None` if the content was not seen.
+    pub message: Option<Arc<ReceivedMessage>>,
     pub authenticated: bool,
     pub tls: bool,
 }
@@ -27,6 +30,7 @@ impl PolicyQuestion {
             helo: None,
             sender: None,
             recipient: None,
+            message: None,
             authenticated: false,
             tls: false,
         }
@@ -44,6 +48,7 @@ impl PolicyQuestion {
             helo: state.helo().map(|helo| Arc::clone(&helo.name)),
             sender: sender.cloned(),
             recipient: recipient.cloned(),
+            message: None,
             authenticated: state.is_authenticated(),
             tls: state.tls().is_encrypted(),
         }
@@ -59,6 +64,7 @@ impl PolicyQuestion {
             helo: self.helo.as_deref(),
             sender: self.sender.as_deref(),
             recipient: self.recipient.as_deref(),
+            message: self.message.as_deref(),
             tls: self.tls,
             authenticated: self.authenticated,
         }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::label::labels;
+use crate::policy::facts::ReceivedMessage;
 
 labels! {
     /// The progress of a session. Each stage includes the knowledge of those before it.
@@ -17,6 +18,8 @@ labels! {
         Mail = "mail",
         /// One RCPT TO.
         Rcpt = "rcpt",
+        /// The end of a message, before it is accepted.
+        Data = "data",
     }
 }
 
@@ -32,6 +35,8 @@ pub struct Subject<'a> {
     /// The reverse-path without brackets; empty for `<>`.
     pub sender: Option<&'a str>,
     pub recipient: Option<&'a str>,
+    /// From [`PolicyStage::Data`] on; `None` if the content was not seen.
+    pub message: Option<&'a ReceivedMessage>,
     pub tls: bool,
     pub authenticated: bool,
 }

@@ -43,6 +43,7 @@ fn subject() -> Subject<'static> {
         helo: Some("mta.a.example"),
         sender: Some("u@a.example"),
         recipient: Some("bob@b.example"),
+        message: None,
         tls: false,
         authenticated: false,
     }

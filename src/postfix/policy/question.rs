@@ -60,6 +60,8 @@ pub(super) fn question(request: &PolicyRequest<'_>) -> Option<(SessionKey, Deleg
         helo: text(&request.helo_name),
         sender: is_after(PolicyStage::Mail).then(|| path(&request.sender)),
         recipient: recipient.map(|recipient| path(&recipient)),
+        // A mail server reports nothing of the content.
+        message: None,
         authenticated: !request.sasl_username.is_empty() || !request.sasl_method.is_empty(),
         tls: !request.encryption_protocol.is_empty(),
     };

@@ -47,6 +47,7 @@ fn asked(
             helo: Some("mta.a.example".into()),
             sender: (stage >= PolicyStage::Mail).then(|| sender.into()),
             recipient: recipient.map(Into::into),
+            message: None,
             authenticated: false,
             tls: true,
         },

@@ -60,6 +60,7 @@ async fn ask(sessions: &Sessions, key: SessionKey, at: AskedAt) {
     let asked = DelegatedQuestion {
         question: PolicyQuestion {
             stage: if recipient.is_some() { PolicyStage::Rcpt } else { PolicyStage::Mail },
+            message: None,
             helo: Some("mta.a.example".into()),
             sender: Some(format!("{}@a.example", key.client.port()).into()),
             recipient,
