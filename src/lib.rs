@@ -10,15 +10,17 @@
 //! |---|---|
 //! | 5 | `cli`, `config`, `app` |
 //! | 4 | `relay`, `tls`, `control`, `source`, `reenact`, `lookup`, `intercept`, `postfix`, `privilege`, `metrics`, `report` |
-//! | 4, base | `unix_listener` |
+//! | 4, base | `unix_listener`, `smtp_connection` |
 //! | 3 | `engine`, `analyzer` |
-//! | 2 | `policy`, `traffic`, `outbound`, `redact`, `readiness` |
+//! | 2 | `policy`, `traffic`, `outbound`, `redact`, `readiness`, `canary` |
 //! | 1 | `smtp`, `dkim`, `stream`, `wire`, `recording` |
-//! | 0 | `addr`, `time`, `humanize`, `label` |
+//! | 0 | `addr`, `time`, `humanize`, `label`, `hmac_key` |
 
 pub mod addr;
 pub mod analyzer;
 pub mod app;
+#[doc(hidden)]
+pub mod canary;
 pub mod cli;
 pub mod config;
 #[doc(hidden)]
@@ -26,6 +28,8 @@ pub mod control;
 #[doc(hidden)]
 pub mod dkim;
 pub mod engine;
+#[doc(hidden)]
+pub mod hmac_key;
 #[doc(hidden)]
 pub mod humanize;
 pub mod intercept;
@@ -49,6 +53,8 @@ pub mod reenact;
 pub mod relay;
 pub mod report;
 pub mod smtp;
+#[doc(hidden)]
+pub mod smtp_connection;
 pub mod source;
 pub mod stream;
 pub mod time;

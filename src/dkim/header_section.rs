@@ -4,7 +4,7 @@ use memchr::memchr;
 
 /// Collects the header section up to and with the empty line that ends it.
 #[derive(Debug)]
-pub(super) struct HeaderSection {
+pub struct HeaderSection {
     bytes: Vec<u8>,
     /// Where the line at hand begins.
     line: usize,
@@ -13,7 +13,7 @@ pub(super) struct HeaderSection {
 
 /// What became of a chunk.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum HeaderProgress {
+pub enum HeaderProgress {
     /// All of it belongs to the header section.
     Incomplete,
     /// So many octets of it do; the rest is the body.
@@ -22,12 +22,12 @@ pub(super) enum HeaderProgress {
 }
 
 impl HeaderSection {
-    pub(super) const fn new(max: usize) -> Self {
+    pub const fn new(max: usize) -> Self {
         Self { bytes: Vec::new(), line: 0, max }
     }
 
     /// Must not be called after another result than `Incomplete`.
-    pub(super) fn write(&mut self, chunk: &[u8]) -> HeaderProgress {
+    pub fn write(&mut self, chunk: &[u8]) -> HeaderProgress {
         let mut rest = chunk;
         loop {
             let newline = memchr(b'\n', rest);
@@ -49,19 +49,19 @@ impl HeaderSection {
         }
     }
 
-    pub(super) fn fields(&self) -> HeaderFields<'_> {
+    pub fn fields(&self) -> HeaderFields<'_> {
         HeaderFields { rest: &self.bytes }
     }
 }
 
 /// A header field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct HeaderField<'a> {
-    pub(super) name: &'a [u8],
+pub struct HeaderField<'a> {
+    pub name: &'a [u8],
     /// White space between name and colon (RFC 5322 §4.5.8).
-    pub(super) before_colon: &'a [u8],
+    pub before_colon: &'a [u8],
     /// What follows the colon, with its folds and its last line end.
-    pub(super) value: &'a [u8],
+    pub value: &'a [u8],
 }
 
 impl<'a> HeaderField<'a> {
@@ -76,14 +76,14 @@ impl<'a> HeaderField<'a> {
         (!name.is_empty() && is_space).then_some(Self { name, before_colon, value })
     }
 
-    pub(super) const fn is_named(&self, name: &str) -> bool {
+    pub const fn is_named(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 }
 
 /// The fields in their order. Lines that belong to none are left out.
 #[derive(Clone, Debug)]
-pub(super) struct HeaderFields<'a> {
+pub struct HeaderFields<'a> {
     rest: &'a [u8],
 }
 

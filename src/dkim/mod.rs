@@ -31,6 +31,7 @@ mod tag_list;
 pub use authors::MessageAuthors;
 pub use canonical::Canonicalization;
 pub use check::SignatureCheck;
+pub use header_section::{HeaderField, HeaderFields, HeaderProgress, HeaderSection};
 pub use key::{DkimKey, DkimKeyError, DkimPublicKey};
 pub use message::{DkimLimits, HeaderTooLarge, MessageVerifier, SignedMessage};
 pub use outcome::{DkimOutcome, DkimReason, DkimResult};

@@ -9,7 +9,7 @@ use ppp::v2;
 use rustls::ClientConfig;
 use tokio::time::sleep;
 
-use super::connection::{Connection, ReplyResult};
+use crate::smtp_connection::{Connection, ReplyResult};
 use super::scenario::{ReplyTo, Scenario, ScenarioStep, parse_response};
 use crate::smtp::Verb;
 

@@ -7,14 +7,11 @@
 //! sent inside TLS.
 
 mod client;
-mod client_tls;
-mod connection;
 mod scenario;
 mod server;
 #[cfg(test)]
 mod tests;
 
 pub use self::client::{Pace, RecordedClient, ReplyDifference, RunReport};
-pub use self::connection::{Connection, ReplyResult};
 pub use self::scenario::{NotReplayable, Scenario};
 pub use self::server::{RecordedServer, RecordedServerError};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use super::connection::ReplyResult;
+use crate::smtp_connection::ReplyResult;
 use crate::addr::Side;
 use crate::engine::{TranscriptEntry, TranscriptItem};
 use crate::smtp::{Command, Reply, ReplyParse, Verb};

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::reenact::{Connection, ReplyResult};
+use crate::smtp_connection::{Connection, ReplyResult};
 use crate::tls::{UpstreamVerification, upstream_config};
 
 /// For connecting and for each reply; far above what loopback takes.

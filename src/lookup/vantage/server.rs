@@ -35,9 +35,10 @@ use super::request_log::{RequestEvent, RequestLog};
 use super::signature::{Role, SharedKey};
 use crate::addr::{Family, NetworkKey, canonical, is_global};
 use crate::lookup::clock::now;
+use crate::lookup::exchanges::exchange_addresses;
 use crate::lookup::probe::LARGE_ANSWERED;
 use crate::lookup::service::LookupService;
-use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, MAX_EXCHANGES, Reason};
+use crate::policy::facts::{Answer, DomainName, Lookup, Reason};
 
 /// Addresses probed for one request.
 const MAX_ADDRESSES: usize = 20;
@@ -283,49 +284,18 @@ impl ServerState {
         VantageResult::Addresses(join_all(probes).await)
     }
 
-    /// The addresses in `family` that a sender finds (RFC 5321 §5.1). If some hosts are unknown, the known ones are used.
+    /// The addresses in `family` that a sender finds.
     async fn addresses(
         &self,
         domain: &DomainName,
         family: Family,
     ) -> Result<Vec<(DomainName, IpAddr)>, Reason> {
-        let exchanges = self.service.lookup(&Lookup::MailExchanges(domain.clone())).await;
-        let mut hosts: Vec<_> = match exchanges.answer {
-            Answer::Records(records) => records
-                .into_iter()
-                .filter_map(|record| match record {
-                    DnsRecord::Exchange { preference, host } => Some((preference, host)),
-                    _ => None,
-                })
-                .filter(|(_, host)| !host.is_root())
-                .collect(),
-            Answer::NoData => vec![(0, domain.clone())],
-            Answer::Unknown(reason) => return Err(reason),
-            _ => Vec::new(),
+        let answer = |lookup| {
+            let service = self.service.clone();
+            async move { service.lookup(&lookup).await.answer }
         };
-        hosts.sort();
-        hosts.truncate(MAX_EXCHANGES);
-        let lookups = hosts.into_iter().map(async |(_, host)| {
-            let result = self.service.lookup(&Lookup::Addresses(host.clone(), family)).await;
-            (host, result.answer)
-        });
-        let (mut found, mut unknown) = (Vec::new(), None);
-        for (host, answer) in join_all(lookups).await {
-            match answer {
-                Answer::Records(records) => {
-                    found.extend(records.into_iter().filter_map(|record| match record {
-                        DnsRecord::Address(ip) => Some((host.clone(), ip)),
-                        _ => None,
-                    }));
-                }
-                Answer::Unknown(reason) => unknown = Some(reason),
-                _ => {}
-            }
-        }
+        let mut found = exchange_addresses(answer, domain, family).await?;
         found.truncate(MAX_ADDRESSES);
-        match unknown {
-            Some(reason) if found.is_empty() => Err(reason),
-            _ => Ok(found),
-        }
+        Ok(found)
     }
 }

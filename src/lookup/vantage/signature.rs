@@ -1,12 +1,10 @@
-//! Signatures: HMAC-SHA256 (RFC 2104, RFC 4231) with a key from a file.
+//! Signatures with a key from a file.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use crate::hmac_key::{HmacKey, hex};
 
 /// Part of the signed data, so that a request never passes for a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,18 +33,10 @@ pub enum SharedKeyError {
 }
 
 /// The key of a gateway and its vantage.
-#[derive(Clone)]
-pub struct SharedKey(Hmac<Sha256>);
-
-impl std::fmt::Debug for SharedKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SharedKey")
-    }
-}
+#[derive(Clone, Debug)]
+pub struct SharedKey(HmacKey);
 
 impl SharedKey {
-    const BYTES: usize = 32;
-
     /// Reads 64 hexadecimal digits; surrounding white space is ignored.
     ///
     /// # Errors
@@ -54,26 +44,22 @@ impl SharedKey {
     pub fn read(path: &Path) -> Result<Self, SharedKeyError> {
         let text = std::fs::read(path);
         let text = text.map_err(|why| SharedKeyError::Read { path: path.to_owned(), why })?;
-        let bytes = from_hex(text.trim_ascii()).filter(|bytes| bytes.len() == Self::BYTES);
-        let key = bytes.and_then(|bytes| Hmac::new_from_slice(&bytes).ok());
+        let key = HmacKey::parse(&text);
         key.map(Self).ok_or_else(|| SharedKeyError::Form { path: path.to_owned() })
     }
 
+    /// For other purposes than the requests of a vantage.
+    pub const fn hmac(&self) -> &HmacKey {
+        &self.0
+    }
+
     pub(super) fn sign(&self, role: Role, bytes: &[u8]) -> String {
-        hex(&self.mac(role, bytes).finalize().into_bytes())
+        self.0.sign(role.prefix(), bytes)
     }
 
     /// Whether `signature`, in hexadecimal digits, is valid; compares in constant time.
     pub(super) fn verify(&self, role: Role, bytes: &[u8], signature: &str) -> bool {
-        from_hex(signature.as_bytes())
-            .is_some_and(|signature| self.mac(role, bytes).verify_slice(&signature).is_ok())
-    }
-
-    fn mac(&self, role: Role, bytes: &[u8]) -> Hmac<Sha256> {
-        let mut mac = self.0.clone();
-        mac.update(role.prefix());
-        mac.update(bytes);
-        mac
+        self.0.verify(role.prefix(), bytes, signature)
     }
 }
 
@@ -82,18 +68,4 @@ pub(super) fn nonce() -> io::Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(hex(&bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _never_fails = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
-    let (pairs, rest) = text.as_chunks::<2>();
-    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|it| u8::try_from(it).ok());
-    let byte = |[high, low]: &[u8; 2]| Some(digit(*high)? << 4 | digit(*low)?);
-    rest.is_empty().then(|| pairs.iter().map(byte).collect()).flatten()
 }

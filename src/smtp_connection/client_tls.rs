@@ -1,4 +1,4 @@
-//! TLS of a recorded client, between its socket and its dialogue.
+//! TLS of a client, between its socket and its dialogue.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 const PIECE: usize = 16 * 1024;
 
 #[derive(Debug)]
-pub(super) struct RecordedClientTls(Box<ClientConnection>);
+pub(super) struct ClientTls(Box<ClientConnection>);
 
-impl RecordedClientTls {
+impl ClientTls {
     /// Makes the whole handshake. The server is not named (SNI): a target is an address.
     ///
     /// # Errors

@@ -1,0 +1,219 @@
+//! Pairs of canaries whose result is not complete, and the results.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::delivery::CanaryDelivery;
+use super::judgement::HeaderJudgement;
+use super::outcome::{CanaryOutcome, Comparison};
+use super::token::{CanaryDirection, CanaryToken, PairId};
+use crate::addr::Family;
+use crate::label::labels;
+use crate::time::Timestamp;
+
+/// Pairs that are kept; beyond it the oldest is given up as unknown.
+const MAX_PAIRS: usize = 256;
+
+labels! {
+    /// Where a filter stands that marked a message.
+    pub enum MarkedWhere {
+        /// The message had the mark when it passed the gateway.
+        BeforeGateway = "before_gateway",
+        /// It was added later.
+        BehindGateway = "behind_gateway",
+        /// The message was not seen at the gateway.
+        Unknown = "unknown",
+    }
+}
+
+/// What is known of one message of a pair.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairHalf {
+    pub delivery: Option<CanaryDelivery>,
+    /// Its header section when it passed the gateway.
+    pub passed: Option<HeaderJudgement>,
+    /// When it was received, and its header section then.
+    pub received: Option<(Timestamp, HeaderJudgement)>,
+}
+
+impl PairHalf {
+    /// The outcome, as soon as no later report can change it.
+    fn settled(&self) -> Option<CanaryOutcome> {
+        match (&self.received, &self.delivery) {
+            (Some((_, judgement)), _) => Some(judgement.outcome()),
+            // A message may be accepted although the reply to it was lost.
+            (None, Some(delivery)) => {
+                delivery.outcome().filter(|_| delivery.code.is_some() || self.passed.is_none())
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// The outcome when the time for reports is over. A message is lost if it is known to have been sent.
+    pub fn outcome(&self) -> CanaryOutcome {
+        self.settled().unwrap_or_else(|| match (&self.delivery, &self.passed) {
+            (None, None) => CanaryOutcome::Unknown,
+            _ => CanaryOutcome::Lost,
+        })
+    }
+
+    /// Where the filter stands that marked the received message.
+    pub fn marked_where(&self) -> Option<MarkedWhere> {
+        let (_, received) = self.received.as_ref()?;
+        if received.marks.is_empty() {
+            return None;
+        }
+        Some(match &self.passed {
+            None => MarkedWhere::Unknown,
+            Some(passed) if passed.outcome() >= received.outcome() => MarkedWhere::BeforeGateway,
+            Some(_) => MarkedWhere::BehindGateway,
+        })
+    }
+}
+
+/// Two messages that belong together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryPair {
+    pub id: PairId,
+    pub direction: CanaryDirection,
+    pub sent: Timestamp,
+    pub ipv4: PairHalf,
+    pub ipv6: PairHalf,
+}
+
+impl CanaryPair {
+    pub fn new(id: PairId, direction: CanaryDirection, sent: Timestamp) -> Self {
+        Self { id, direction, sent, ipv4: PairHalf::default(), ipv6: PairHalf::default() }
+    }
+
+    pub const fn half(&self, family: Family) -> &PairHalf {
+        match family {
+            Family::Ipv4 => &self.ipv4,
+            Family::Ipv6 => &self.ipv6,
+        }
+    }
+
+    pub const fn half_mut(&mut self, family: Family) -> &mut PairHalf {
+        match family {
+            Family::Ipv4 => &mut self.ipv4,
+            Family::Ipv6 => &mut self.ipv6,
+        }
+    }
+
+    /// Compares what is known, as if the time for reports were over.
+    pub fn comparison(&self) -> Comparison {
+        Comparison::of(self.ipv4.outcome(), self.ipv6.outcome())
+    }
+
+    fn is_settled(&self) -> bool {
+        self.ipv4.settled().is_some() && self.ipv6.settled().is_some()
+    }
+}
+
+/// A pair whose result does not change any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairResult {
+    pub pair: CanaryPair,
+    pub at: Timestamp,
+}
+
+/// Pairs that wait for reports.
+#[derive(Debug)]
+pub struct CanaryPairs {
+    /// Time for reports, from the sending on.
+    timeout: Duration,
+    open: BTreeMap<PairId, CanaryPair>,
+    /// Ended in the time in which a canary is valid, so that a repeated report opens no new pair.
+    ended: BTreeMap<PairId, Timestamp>,
+}
+
+impl CanaryPairs {
+    pub const fn new(timeout: Duration) -> Self {
+        Self { timeout, open: BTreeMap::new(), ended: BTreeMap::new() }
+    }
+
+    pub const fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// A message was sent, or could not be.
+    pub fn on_delivery(
+        &mut self,
+        token: CanaryToken,
+        delivery: CanaryDelivery,
+        now: Timestamp,
+    ) -> Option<PairResult> {
+        self.update(token, now, |half| half.delivery = Some(delivery))
+    }
+
+    /// A message passed the gateway.
+    pub fn on_passed(
+        &mut self,
+        token: CanaryToken,
+        judgement: HeaderJudgement,
+        now: Timestamp,
+    ) -> Option<PairResult> {
+        self.update(token, now, |half| {
+            half.passed.get_or_insert(judgement);
+        })
+    }
+
+    /// A message was received. The first report of a message counts.
+    pub fn on_received(
+        &mut self,
+        token: CanaryToken,
+        judgement: HeaderJudgement,
+        received: Timestamp,
+        now: Timestamp,
+    ) -> Option<PairResult> {
+        self.update(token, now, |half| {
+            half.received.get_or_insert((received, judgement));
+        })
+    }
+
+    fn update(
+        &mut self,
+        token: CanaryToken,
+        now: Timestamp,
+        change: impl FnOnce(&mut PairHalf),
+    ) -> Option<PairResult> {
+        if self.ended.contains_key(&token.pair) {
+            return None;
+        }
+        let pair = self.open.entry(token.pair);
+        let pair =
+            pair.or_insert_with(|| CanaryPair::new(token.pair, token.direction, token.sent));
+        change(pair.half_mut(token.family));
+        let id = pair.is_settled().then_some(token.pair)?;
+        self.end(id, now)
+    }
+
+    /// The pairs whose time is over.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<PairResult> {
+        self.ended.retain(|_, sent| now - *sent <= super::token::MAX_AGE);
+        let mut over: Vec<(Timestamp, PairId)> = self
+            .open
+            .values()
+            .filter(|pair| now - pair.sent > self.timeout)
+            .map(|pair| (pair.sent, pair.id))
+            .collect();
+        over.sort();
+        if over.is_empty() && self.open.len() > MAX_PAIRS {
+            over.extend(self.open.values().map(|pair| (pair.sent, pair.id)).min());
+        }
+        over.into_iter().filter_map(|(_, id)| self.end(id, now)).collect()
+    }
+
+    fn end(&mut self, id: PairId, now: Timestamp) -> Option<PairResult> {
+        let pair = self.open.remove(&id)?;
+        self.ended.insert(id, pair.sent);
+        Some(PairResult { pair, at: now })
+    }
+
+    /// The pairs that wait for reports.
+    pub fn open(&self) -> impl Iterator<Item = &CanaryPair> {
+        self.open.values()
+    }
+}
