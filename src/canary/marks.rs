@@ -151,9 +151,7 @@ impl Condition {
     fn holds(self, value: &str) -> bool {
         let mut words = value.split([' ', '\t', ',', ';']);
         match self {
-            Self::FirstWord(allowed) => {
-                words.next().is_some_and(|word| is_one_of(word, allowed))
-            }
+            Self::FirstWord(allowed) => words.next().is_some_and(|word| is_one_of(word, allowed)),
             Self::Value(allowed) => is_one_of(value, allowed),
             Self::SecondWord(expected) => {
                 words.nth(1).is_some_and(|word| word.eq_ignore_ascii_case(expected))

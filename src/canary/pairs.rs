@@ -183,8 +183,7 @@ impl CanaryPairs {
             return None;
         }
         let pair = self.open.entry(token.pair);
-        let pair =
-            pair.or_insert_with(|| CanaryPair::new(token.pair, token.direction, token.sent));
+        let pair = pair.or_insert_with(|| CanaryPair::new(token.pair, token.direction, token.sent));
         change(pair.half_mut(token.family));
         let id = pair.is_settled().then_some(token.pair)?;
         self.end(id, now)

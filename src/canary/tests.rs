@@ -49,9 +49,8 @@ fn only_the_key_makes_a_canary_for_a_recipient_of_this_time() {
     {
         let token = CanaryToken { direction, ..token(family) };
         let id = token.message_id(RECIPIENT, "vantage.example", &key("0b"));
-        let recognise = |id: &str, to: &str, digits, at| {
-            CanaryToken::recognise(id, to, &key(digits), at)
-        };
+        let recognise =
+            |id: &str, to: &str, digits, at| CanaryToken::recognise(id, to, &key(digits), at);
         assert_eq!(recognise(&id, RECIPIENT, "0b", now()), Ok(token), "{id}");
         assert_eq!(recognise(&format!(" {id}\r\n"), "Canary@Site.EXAMPLE", "0b", now()), Ok(token));
         assert_eq!(recognise(&id, RECIPIENT, "0c", now()), Err(NotACanary::Signature));
@@ -139,7 +138,10 @@ fn each_filter_is_known() {
         ("X-MS-Exchange-Organization-SCL: 5", Some("exchange")),
         ("x-ms-exchange-organization-scl: 4", None),
         ("X-MS-Exchange-Organization-SCL: -1", None),
-        ("X-Forefront-Antispam-Report: CIP:2001:db8::1; CTRY:; SCL:9; SRV:;\r\n SFV:SPM", Some("exchange")),
+        (
+            "X-Forefront-Antispam-Report: CIP:2001:db8::1; CTRY:; SCL:9; SRV:;\r\n SFV:SPM",
+            Some("exchange"),
+        ),
         ("X-Forefront-Antispam-Report: CIP:192.0.2.1;CTRY:;LANG:en;SCL:1;SRV:", None),
         (
             "X-Proofpoint-Spam-Details: rule=outbound_notspam policy=outbound score=0\r\n classifier=spam",
@@ -150,7 +152,10 @@ fn each_filter_is_known() {
             Some("proofpoint"),
         ),
         ("Authentication-Results: mx.example; spf=pass; dkim=none", None),
-        ("Authentication-Results: mx.example;\r\n spf=fail (no) smtp.mailfrom=a", Some("authentication")),
+        (
+            "Authentication-Results: mx.example;\r\n spf=fail (no) smtp.mailfrom=a",
+            Some("authentication"),
+        ),
         ("Authentication-Results: spf=fail.example; none", None),
         ("Subject: Mail delivery check 0123456789abcdef", None),
         ("Subject: [SPAM] Mail delivery check 0123456789abcdef", Some("subject")),

@@ -9,9 +9,9 @@ use ppp::v2;
 use rustls::ClientConfig;
 use tokio::time::sleep;
 
-use crate::smtp_connection::{Connection, ReplyResult};
 use super::scenario::{ReplyTo, Scenario, ScenarioStep, parse_response};
 use crate::smtp::Verb;
+use crate::smtp_connection::{Connection, ReplyResult};
 
 /// When the client sends its next step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

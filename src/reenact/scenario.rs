@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use crate::smtp_connection::ReplyResult;
 use crate::addr::Side;
 use crate::engine::{TranscriptEntry, TranscriptItem};
 use crate::smtp::{Command, Reply, ReplyParse, Verb};
+use crate::smtp_connection::ReplyResult;
 use crate::time::Timestamp;
 
 const ENCRYPTED: &str = "what follows STARTTLS is encrypted";

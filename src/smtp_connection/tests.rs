@@ -46,7 +46,8 @@ async fn send(servers: &[SocketAddr]) -> CanaryDelivery {
     let tls = upstream_config(&UpstreamVerification::None).unwrap();
     let timeout = Duration::from_secs(5);
     let sender = CanarySender { hostname: "v.example".to_owned(), timeout, tls };
-    let addresses = CanaryAddresses { from: "a@v.example".to_owned(), to: "b@s.example".to_owned() };
+    let addresses =
+        CanaryAddresses { from: "a@v.example".to_owned(), to: "b@s.example".to_owned() };
     let name = || "mx.s.example".to_owned();
     let servers: Vec<_> =
         servers.iter().map(|address| MailServer { name: name(), address: *address }).collect();
@@ -55,9 +56,16 @@ async fn send(servers: &[SocketAddr]) -> CanaryDelivery {
 
 #[tokio::test]
 async fn an_accepted_message_is_sent_as_a_mail_server_would() {
-    let (address, serving) =
-        server(&["220 s", "250-s\r\n250 SIZE", "250 ok", "250 ok", "354 go", "250 2.0.0 queued", "221"])
-            .await;
+    let (address, serving) = server(&[
+        "220 s",
+        "250-s\r\n250 SIZE",
+        "250 ok",
+        "250 ok",
+        "354 go",
+        "250 2.0.0 queued",
+        "221",
+    ])
+    .await;
     let delivery = send(&[address]).await;
     assert_eq!((delivery.stage, delivery.code), (DeliveryStage::Content, Some(250)));
     assert_eq!(delivery.text, "2.0.0 queued");
@@ -74,7 +82,11 @@ async fn each_refusal_has_its_stage_and_outcome() {
         (&["554 no"][..], DeliveryStage::Greeting, CanaryOutcome::Refused),
         (&["220 s", "421 busy"], DeliveryStage::Hello, CanaryOutcome::Deferred),
         (&["220 s", "250 s", "550 no"], DeliveryStage::Sender, CanaryOutcome::Refused),
-        (&["220 s", "250 s", "250 ok", "450 grey"], DeliveryStage::Recipient, CanaryOutcome::Deferred),
+        (
+            &["220 s", "250 s", "250 ok", "450 grey"],
+            DeliveryStage::Recipient,
+            CanaryOutcome::Deferred,
+        ),
         (
             &["220 s", "250 s", "250 ok", "250 ok", "354 go", "554 spam"],
             DeliveryStage::Content,
@@ -116,7 +128,9 @@ async fn tls_is_opportunistic() {
         first.write_all(b"220 go\r\nno TLS\r\n").await.unwrap();
         let (mut second, _) = listener.accept().await.unwrap();
         second
-            .write_all(b"220 s\r\n250-s\r\n250 STARTTLS\r\n250 ok\r\n250 ok\r\n354 go\r\n250 done\r\n")
+            .write_all(
+                b"220 s\r\n250-s\r\n250 STARTTLS\r\n250 ok\r\n250 ok\r\n354 go\r\n250 done\r\n",
+            )
             .await
             .unwrap();
         let mut lines = BufReader::new(second).lines();
