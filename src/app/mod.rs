@@ -3,6 +3,7 @@
 //! Layer 5. Joins the modules of layer 4, which do not import each other; rules belong in the layers below.
 
 mod cache;
+mod canary;
 mod check;
 mod config_check;
 mod control_client;
@@ -52,6 +53,7 @@ pub fn run(command: CliCommand) -> anyhow::Result<ExitCode> {
         CliCommand::Cache(command) => block_on(cache::cache(command)),
         CliCommand::Postfix(command) => postfix::run(command),
         CliCommand::Vantage(args) => block_on(vantage::vantage(args)),
+        CliCommand::Canary(command) => canary::run(command),
         CliCommand::Completions { shell } => manual::completions(shell),
         CliCommand::Man { directory } => manual::pages(&directory),
         CliCommand::Metrics(MetricsCommand::List { pattern, format }) => {

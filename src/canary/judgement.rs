@@ -38,6 +38,11 @@ impl HeaderJudgement {
         judgement
     }
 
+    /// The message was found in a folder of junk.
+    pub fn add_junk_folder(&mut self) {
+        self.marks.insert(0, Mark::new(SpamFilter::Folder, "", "junk"));
+    }
+
     /// What became of a message that was received so.
     pub fn outcome(&self) -> CanaryOutcome {
         let is_spam = |mark: &Mark| mark.by != SpamFilter::Authentication;

@@ -19,6 +19,8 @@ labels! {
         Authentication = "authentication",
         /// Somebody added a tag to the Subject. SonicWall marks in no other way.
         Subject = "subject",
+        /// The mailbox has the message in its folder of junk.
+        Folder = "folder",
         /// A rule of the operator.
         Custom = "custom",
     }

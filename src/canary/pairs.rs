@@ -39,6 +39,16 @@ pub struct PairHalf {
 }
 
 impl PairHalf {
+    /// Whether no later report can change the outcome.
+    pub fn is_settled(&self) -> bool {
+        self.settled().is_some()
+    }
+
+    /// Whether the message was sent and accepted.
+    pub fn is_accepted(&self) -> bool {
+        self.delivery.as_ref().is_some_and(CanaryDelivery::is_accepted)
+    }
+
     /// The outcome, as soon as no later report can change it.
     fn settled(&self) -> Option<CanaryOutcome> {
         match (&self.received, &self.delivery) {
@@ -88,6 +98,10 @@ impl CanaryPair {
         Self { id, direction, sent, ipv4: PairHalf::default(), ipv6: PairHalf::default() }
     }
 
+    pub const fn token(&self, family: Family) -> CanaryToken {
+        CanaryToken { pair: self.id, family, direction: self.direction, sent: self.sent }
+    }
+
     pub const fn half(&self, family: Family) -> &PairHalf {
         match family {
             Family::Ipv4 => &self.ipv4,
@@ -107,8 +121,17 @@ impl CanaryPair {
         Comparison::of(self.ipv4.outcome(), self.ipv6.outcome())
     }
 
+    /// Compares the replies to the messages only: two that were accepted are equal, whatever becomes of them.
+    pub fn comparison_of_deliveries(&self) -> Comparison {
+        let outcome = |half: &PairHalf| match &half.delivery {
+            None => CanaryOutcome::Unknown,
+            Some(delivery) => delivery.outcome().unwrap_or(CanaryOutcome::Clean),
+        };
+        Comparison::of(outcome(&self.ipv4), outcome(&self.ipv6))
+    }
+
     fn is_settled(&self) -> bool {
-        self.ipv4.settled().is_some() && self.ipv6.settled().is_some()
+        self.ipv4.is_settled() && self.ipv6.is_settled()
     }
 }
 

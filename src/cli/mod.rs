@@ -1,6 +1,7 @@
 //! The command line: names, values and help of every command. Layer 5.
 
 mod cache;
+mod canary;
 mod check;
 mod door;
 mod outbound;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use self::cache::{CacheArgs, CacheCommand};
+pub use self::canary::{CanaryCommand, CanaryReceiveArgs, CanarySendArgs, SendDirection};
 use self::check::CHECK_EXIT;
 pub use self::check::CheckArgs;
 pub use self::door::{DoorArgs, DoorMode};
@@ -75,6 +77,9 @@ pub enum CliCommand {
     /// Serve and configure the Postfix of this host.
     #[command(subcommand)]
     Postfix(PostfixCommand),
+    /// Compare how mail over IPv6 and IPv4 is treated, by pairs of identical messages.
+    #[command(subcommand)]
+    Canary(CanaryCommand),
     /// Probe mail servers on behalf of a gateway on another network, until SIGINT or SIGTERM.
     Vantage(VantageArgs),
     /// Print shell completions.

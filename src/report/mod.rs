@@ -5,6 +5,7 @@
 //! loses lines, which are counted and reported, but never delays a session.
 
 pub(crate) mod columns;
+pub mod canary;
 pub mod door;
 mod escape;
 mod json;

@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 const PIECE: usize = 16 * 1024;
 
 #[derive(Debug)]
-pub(super) struct ClientTls(Box<ClientConnection>);
+pub(super) struct ConnectionTls(Box<ClientConnection>);
 
-impl ClientTls {
+impl ConnectionTls {
     /// Makes the whole handshake. The server is not named (SNI): a target is an address.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::client_tls::ClientTls;
+use super::client_tls::ConnectionTls;
 use crate::smtp::{EnhancedCode, Reply, ReplyParse};
 
 /// The server's answer to a command, or its absence.
@@ -79,7 +79,7 @@ impl fmt::Display for ReplyResult {
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
-    tls: Option<ClientTls>,
+    tls: Option<ConnectionTls>,
     received: Vec<u8>,
     /// Bytes of `received` that are complete lines of an incomplete reply.
     parsed: usize,
@@ -130,7 +130,7 @@ impl Connection {
     pub async fn start_tls(&mut self, config: Arc<ClientConfig>) -> io::Result<()> {
         self.received.clear();
         self.parsed = 0;
-        self.tls = Some(timeout(self.timeout, ClientTls::start(&mut self.stream, config)).await??);
+        self.tls = Some(timeout(self.timeout, ConnectionTls::start(&mut self.stream, config)).await??);
         Ok(())
     }
 

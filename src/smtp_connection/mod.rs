@@ -4,10 +4,12 @@
 
 mod client_tls;
 mod connection;
+mod pair;
 mod send;
 
 pub use self::connection::{Connection, ReplyResult};
-pub use self::send::{CanarySender, MailServer};
+pub use self::pair::PairOrder;
+pub use self::send::{CanarySender, CanaryTarget};
 
 #[cfg(test)]
 mod tests;

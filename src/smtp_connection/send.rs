@@ -18,7 +18,7 @@ const MAX_TEXT: usize = 200;
 
 /// A mail server of the recipient's domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MailServer {
+pub struct CanaryTarget {
     /// For the report.
     pub name: String,
     pub address: SocketAddr,
@@ -40,7 +40,7 @@ impl CanarySender {
     /// are in the order of preference.
     pub async fn send(
         &self,
-        servers: &[MailServer],
+        servers: &[CanaryTarget],
         addresses: &CanaryAddresses,
         message: &str,
     ) -> CanaryDelivery {
@@ -63,7 +63,7 @@ impl CanarySender {
 
     async fn send_to(
         &self,
-        server: &MailServer,
+        server: &CanaryTarget,
         addresses: &CanaryAddresses,
         message: &str,
     ) -> CanaryDelivery {
@@ -91,7 +91,7 @@ impl CanarySender {
 
     async fn attempt(
         &self,
-        server: &MailServer,
+        server: &CanaryTarget,
         addresses: &CanaryAddresses,
         message: &str,
         tls: Option<&Arc<ClientConfig>>,

@@ -50,7 +50,7 @@ async fn send(servers: &[SocketAddr]) -> CanaryDelivery {
         CanaryAddresses { from: "a@v.example".to_owned(), to: "b@s.example".to_owned() };
     let name = || "mx.s.example".to_owned();
     let servers: Vec<_> =
-        servers.iter().map(|address| MailServer { name: name(), address: *address }).collect();
+        servers.iter().map(|address| CanaryTarget { name: name(), address: *address }).collect();
     sender.send(&servers, &addresses, MESSAGE).await
 }
 

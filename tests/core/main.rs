@@ -14,6 +14,7 @@
     reason = "fuzz targets and the lab compile some of these files on their own"
 )]
 
+mod canary;
 mod captures;
 mod config;
 mod dashboards;

@@ -12,6 +12,7 @@
     reason = "clippy excuses test functions, not the functions that they call"
 )]
 
+mod canary;
 mod capture_files;
 mod captures;
 mod dashboards;
@@ -48,6 +49,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     harness::run(&[
+        canary::TESTS,
         capture_files::TESTS,
         captures::TESTS,
         captures::record::dialogues::TESTS,
