@@ -43,7 +43,8 @@ impl ReportDirectory {
         let temporary = self.0.join(format!(".{name}.{}", std::process::id()));
         // Names filters and addresses of the site.
         let mut options = fs::OpenOptions::new();
-        let mut written = options.write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
+        let mut written =
+            options.write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
         written.write_all(&bytes)?;
         written.sync_all()?;
         fs::rename(&temporary, &file)?;
@@ -55,7 +56,11 @@ impl ReportDirectory {
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub fn read(&self, key: &HmacKey, now: Timestamp) -> io::Result<Vec<(CanaryToken, CanaryReport)>> {
+    pub fn read(
+        &self,
+        key: &HmacKey,
+        now: Timestamp,
+    ) -> io::Result<Vec<(CanaryToken, CanaryReport)>> {
         let files = fs::read_dir(&self.0)?.flatten().map(|entry| entry.path());
         let reports = files.filter(|path| path.extension().is_some_and(|it| it == SUFFIX));
         let read = reports.take(MAX_REPORTS).filter_map(|path| {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::addr::Family;
-use crate::canary::{CanaryPair, CanaryOutcome, Comparison, DeliveryStage, PairHalf};
+use crate::canary::{CanaryOutcome, CanaryPair, Comparison, DeliveryStage, PairHalf};
 use crate::humanize::short_duration;
 use crate::report::printable;
 
@@ -25,13 +25,19 @@ pub fn sentence(comparison: Comparison, ipv4: CanaryOutcome, ipv6: CanaryOutcome
     match comparison {
         Comparison::Equal => format!("Both messages were treated alike: each {four}."),
         Comparison::Ipv6Worse => {
-            format!("IPv6 mail is treated worse: the message over IPv6 {six}, the one over IPv4 {four}.")
+            format!(
+                "IPv6 mail is treated worse: the message over IPv6 {six}, the one over IPv4 {four}."
+            )
         }
         Comparison::Ipv4Worse => {
-            format!("IPv4 mail is treated worse: the message over IPv4 {four}, the one over IPv6 {six}.")
+            format!(
+                "IPv4 mail is treated worse: the message over IPv4 {four}, the one over IPv6 {six}."
+            )
         }
         Comparison::Unknown => {
-            format!("Nothing can be compared: the message over IPv4 {four}, the one over IPv6 {six}.")
+            format!(
+                "Nothing can be compared: the message over IPv4 {four}, the one over IPv6 {six}."
+            )
         }
     }
 }
@@ -42,7 +48,8 @@ pub fn text(pair: &CanaryPair, comparison: Comparison) -> String {
     let are_accepted = Family::ALL.iter().all(|family| pair.half(*family).is_accepted());
     let mut text = match comparison {
         Comparison::Equal if !has_reports && are_accepted => {
-            "Both messages were accepted; what became of them is not known without --reports.".to_owned()
+            "Both messages were accepted; what became of them is not known without --reports."
+                .to_owned()
         }
         _ => sentence(comparison, pair.ipv4.outcome(), pair.ipv6.outcome()),
     };

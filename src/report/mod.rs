@@ -4,8 +4,8 @@
 //! Layer 4. A session formats its own log line; a separate thread writes it from a bounded queue. A log that blocks or fails
 //! loses lines, which are counted and reported, but never delays a session.
 
-pub(crate) mod columns;
 pub mod canary;
+pub(crate) mod columns;
 pub mod door;
 mod escape;
 mod json;

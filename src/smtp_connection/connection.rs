@@ -130,7 +130,8 @@ impl Connection {
     pub async fn start_tls(&mut self, config: Arc<ClientConfig>) -> io::Result<()> {
         self.received.clear();
         self.parsed = 0;
-        self.tls = Some(timeout(self.timeout, ConnectionTls::start(&mut self.stream, config)).await??);
+        self.tls =
+            Some(timeout(self.timeout, ConnectionTls::start(&mut self.stream, config)).await??);
         Ok(())
     }
 

@@ -34,14 +34,16 @@ pub(super) fn receive(args: CanaryReceiveArgs) -> anyhow::Result<ExitCode> {
     if args.maildirs.is_empty() {
         // A mail server that cannot write all of the message takes that for a failure of its own.
         let header = read_header(io::stdin().lock());
-        return Ok(match header.map_err(Into::into).and_then(|header| receive_one(args, &header)) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::from(EX_NOUSER),
-            Err(error) => {
-                note(&format!("{error:#}"));
-                ExitCode::from(EX_TEMPFAIL)
-            }
-        });
+        return Ok(
+            match header.map_err(Into::into).and_then(|header| receive_one(args, &header)) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::from(EX_NOUSER),
+                Err(error) => {
+                    note(&format!("{error:#}"));
+                    ExitCode::from(EX_TEMPFAIL)
+                }
+            },
+        );
     }
     let maildirs = args.maildirs.iter().map(|folder| (folder.clone(), false));
     let junk = args.junk.iter().map(|folder| (folder.clone(), true));
@@ -62,7 +64,10 @@ fn receive_one(args: CanaryReceiveArgs, header: &HeaderSection) -> anyhow::Resul
         Received::Canary => true,
         Received::Other(reason) => {
             // Mail servers put it into the message that they return.
-            note(&format!("{} takes canaries only, and this message is none: {reason}", mailbox.to));
+            note(&format!(
+                "{} takes canaries only, and this message is none: {reason}",
+                mailbox.to
+            ));
             false
         }
     })
@@ -99,7 +104,10 @@ impl Mailbox {
             report.judgement.add_junk_folder();
         }
         self.reports.store(&token, &report).with_context(|| {
-            format!("cannot write a report to {}: create the directory for this user", self.reports.path().display())
+            format!(
+                "cannot write a report to {}: create the directory for this user",
+                self.reports.path().display()
+            )
         })?;
         Ok(Received::Canary)
     }

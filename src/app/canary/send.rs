@@ -10,9 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::addr::Family;
 use crate::app::hostname::hostname;
 use crate::app::output::print;
-use crate::canary::{
-    CanaryAddresses, CanaryDirection, CanaryPair, Comparison,
-};
+use crate::canary::{CanaryAddresses, CanaryDirection, CanaryPair, Comparison};
 use crate::canary_reports::ReportDirectory;
 use crate::cli::{CanarySendArgs, OutputFormat, SendDirection};
 use crate::hmac_key::HmacKey;
@@ -42,8 +40,7 @@ pub(super) async fn send(args: CanarySendArgs) -> anyhow::Result<ExitCode> {
         SendDirection::Outbound => CanaryDirection::Outbound,
     };
     let addresses = CanaryAddresses { from: args.from, to: args.to };
-    let order =
-        PairOrder { direction, addresses: &addresses, key: &key, ipv4: &ipv4, ipv6: &ipv6 };
+    let order = PairOrder { direction, addresses: &addresses, key: &key, ipv4: &ipv4, ipv6: &ipv6 };
     let pair = sender.send_pair(order, now()).await.context("cannot read random bytes")?;
     let (pair, comparison) = match args.reports {
         Some(directory) => {
@@ -96,8 +93,9 @@ async fn servers(args: &CanarySendArgs) -> anyhow::Result<(Vec<CanaryTarget>, Ve
     if !args.servers.is_empty() {
         let of = |family| {
             let servers = args.servers.iter().filter(move |it| Family::of(it.ip()) == family);
-            let server = |address: &SocketAddr| {
-                CanaryTarget { name: address.ip().to_canonical().to_string(), address: *address }
+            let server = |address: &SocketAddr| CanaryTarget {
+                name: address.ip().to_canonical().to_string(),
+                address: *address,
             };
             servers.map(server).collect::<Vec<_>>()
         };
@@ -105,7 +103,9 @@ async fn servers(args: &CanarySendArgs) -> anyhow::Result<(Vec<CanaryTarget>, Ve
     }
     let (_, domain) = args.to.rsplit_once('@').unwrap_or_default();
     let Some(domain) = DomainName::parse(domain) else {
-        bail!("--to: {domain} is no domain whose mail exchanges can be looked up; name them with --server");
+        bail!(
+            "--to: {domain} is no domain whose mail exchanges can be looked up; name them with --server"
+        );
     };
     let dns = Dns::for_domain_check(args.dns, args.timeout).context("--dns")?;
     let of = async |family| {
@@ -117,8 +117,9 @@ async fn servers(args: &CanarySendArgs) -> anyhow::Result<(Vec<CanaryTarget>, Ve
         let found = found.map_err(|reason| {
             anyhow::anyhow!("cannot look up the mail exchanges of {domain} ({reason}); try again, or use --server")
         })?;
-        let server = |(name, ip): (DomainName, _)| {
-            CanaryTarget { name: name.to_string(), address: SocketAddr::new(ip, SMTP) }
+        let server = |(name, ip): (DomainName, _)| CanaryTarget {
+            name: name.to_string(),
+            address: SocketAddr::new(ip, SMTP),
         };
         anyhow::Ok(found.into_iter().map(server).collect::<Vec<_>>())
     };

@@ -47,7 +47,8 @@ impl<'lab> Site<'lab> {
 
     fn receive(&self) -> Vec<String> {
         let (key, reports) = (self.key.to_str().unwrap(), self.reports.to_str().unwrap());
-        let words = [GATEPOST, "canary", "receive", "--key", key, "--to", CANARY, "--reports", reports];
+        let words =
+            [GATEPOST, "canary", "receive", "--key", key, "--to", CANARY, "--reports", reports];
         words.map(str::to_owned).to_vec()
     }
 
@@ -65,9 +66,27 @@ impl<'lab> Site<'lab> {
         let servers = Family::ALL.map(|family| self.lab.direct(family).to_string());
         let [key, reports] = [&self.key, &self.reports].map(|path| path.to_str().unwrap());
         let output = self.lab.client.output([
-            GATEPOST, "canary", "send", "--to", CANARY, "--from", "check@example.net", "--key", key,
-            "--server", &servers[0], "--server", &servers[1], "--reports", reports, "--wait", "60s",
-            "--hostname", "vantage.example.net", "--format", "json",
+            GATEPOST,
+            "canary",
+            "send",
+            "--to",
+            CANARY,
+            "--from",
+            "check@example.net",
+            "--key",
+            key,
+            "--server",
+            &servers[0],
+            "--server",
+            &servers[1],
+            "--reports",
+            reports,
+            "--wait",
+            "60s",
+            "--hostname",
+            "vantage.example.net",
+            "--format",
+            "json",
         ]);
         let json = serde_json::from_slice(&output.stdout);
         let json = json.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
@@ -96,11 +115,15 @@ fn a_filter_that_marks_ipv6_is_found() {
     assert_eq!(json["ipv4"]["outcome"], "clean", "{json:#}");
     assert_eq!(json["ipv6"]["outcome"], "marked_spam", "{json:#}");
     let marks = json["ipv6"]["received"]["marks"].as_array().unwrap();
-    assert!(marks.iter().any(|mark| mark["by"] == "rspamd" && mark["field"] == "X-Spam"), "{marks:?}");
+    assert!(
+        marks.iter().any(|mark| mark["by"] == "rspamd" && mark["field"] == "X-Spam"),
+        "{marks:?}"
+    );
     assert_eq!(json["ipv6"]["delivery"]["code"], 250);
 
     // A copy of the message for another recipient is no canary.
-    let copied = site.postfix.messages().into_iter().find(|it| it.header("Delivered-To: ") == Some(CANARY));
+    let copied =
+        site.postfix.messages().into_iter().find(|it| it.header("Delivered-To: ") == Some(CANARY));
     let copied = copied.unwrap().header("Message-ID: ").unwrap().to_owned();
     let header = format!("Message-ID: {copied}");
     lab.client.swaks(lab.direct(Family::Ipv6), "other@example.org", &["--header", &header]);
@@ -129,7 +152,10 @@ fn postfix_delivers_canaries_to_a_pipe() {
     let lab = Lab::new();
     let site = Site::new(&lab, Filter::MarksIpv6);
     let config = site.postfix.config_directory();
-    let pipe = format!("canary unix - n n - 1 pipe\n  flags=Rq user=nobody argv={}\n", site.receive().join(" "));
+    let pipe = format!(
+        "canary unix - n n - 1 pipe\n  flags=Rq user=nobody argv={}\n",
+        site.receive().join(" ")
+    );
     let master = config.join("master.cf");
     fs::write(&master, fs::read_to_string(&master).unwrap() + &pipe).unwrap();
     let main = config.join("main.cf");
@@ -144,13 +170,27 @@ fn postfix_delivers_canaries_to_a_pipe() {
     fs::remove_dir(&site.reports).unwrap();
     let servers = Family::ALL.map(|family| lab.direct(family).to_string());
     lab.client.run([
-        GATEPOST, "canary", "send", "--to", CANARY, "--from", "check@example.net", "--key",
-        site.key.to_str().unwrap(), "--server", &servers[0], "--server", &servers[1], "--hostname",
+        GATEPOST,
+        "canary",
+        "send",
+        "--to",
+        CANARY,
+        "--from",
+        "check@example.net",
+        "--key",
+        site.key.to_str().unwrap(),
+        "--server",
+        &servers[0],
+        "--server",
+        &servers[1],
+        "--hostname",
         "vantage.example.net",
     ]);
     until("two deferred messages", || {
         let log = site.postfix.log();
-        let is_deferred = |line: &&str| line.contains("status=deferred") && line.contains("cannot write a report");
+        let is_deferred = |line: &&str| {
+            line.contains("status=deferred") && line.contains("cannot write a report")
+        };
         (log.lines().filter(is_deferred).count() >= 2).then_some(())
     });
     fs::create_dir(&site.reports).unwrap();
