@@ -36,7 +36,9 @@ struct Site<'lab> {
 impl<'lab> Site<'lab> {
     fn new(lab: &'lab Lab, filter: Filter) -> Self {
         let rspamd = rspamd::start(lab, &lab.server, "rspamd", filter);
-        let main_cf = format!("smtpd_milters = inet:{MILTER}\nmilter_default_action = tempfail\n");
+        let main_cf = format!(
+            "smtpd_milters = inet:{MILTER}\nmilter_default_action = tempfail\nqueue_run_delay = 2s\n"
+        );
         let postfix = Postfix::start(lab, &lab.server, "postfix", None, &main_cf);
         let key = lab.path("canary.key");
         fs::write(&key, "0123456789abcdef".repeat(4)).unwrap();
