@@ -19,10 +19,13 @@ const OTHERS_READ: u32 = 0o004;
 pub(super) fn errors(config: &Config) -> Vec<String> {
     let key = config.vantage.as_ref().map(|vantage| SharedKey::read(&vantage.key));
     let error = key.and_then(Result::err).map(|error| format!("vantage.key_file: {error}"));
+    let canary = config.canary.as_ref().map(|canary| SharedKey::read(&canary.key));
+    let canary_error =
+        canary.and_then(Result::err).map(|error| format!("canary.key_file: {error}"));
     let tls = config.tls.as_ref().map(|tls| LoadedTls::load(tls, &TicketKeys::new()?));
     let tls_error = tls.and_then(Result::err).map(|error| format!("[tls]: {error}"));
     let upstream_error = upstream_tls(config).err().map(|error| format!("{error:#}"));
-    error.into_iter().chain(tls_error).chain(upstream_error).collect()
+    error.into_iter().chain(canary_error).chain(tls_error).chain(upstream_error).collect()
 }
 
 /// Secrets that other accounts of this host can read; `path` is the configuration file.
@@ -43,6 +46,15 @@ pub(super) fn warnings(config: &Config, path: &Path) -> Vec<String> {
         warnings.push(format!(
             "vantage.key_file: {key} can be read by {readers}; {}",
             remedy(&vantage.key)
+        ));
+    }
+    if let Some(canary) = &config.canary
+        && let Some(readers) = readers(&canary.key)
+    {
+        let key = canary.key.display();
+        warnings.push(format!(
+            "canary.key_file: {key} can be read by {readers}; {}",
+            remedy(&canary.key)
         ));
     }
     for pair in config.tls.iter().flat_map(|tls| &tls.certificates) {

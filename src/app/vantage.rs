@@ -15,10 +15,15 @@ use super::signals::Shutdown;
 use crate::addr::Networks;
 use crate::cli::VantageArgs;
 use crate::lookup::vantage::{
-    RequestEvent, RequestLog, SharedKey, VantageServer, VantageServerSettings, serve,
+    RequestEvent, RequestLog, SharedKey, VantageCanaries, VantageServer, VantageServerSettings,
+    serve,
 };
 use crate::lookup::{LookupService, LookupSettings, ProbeSettings, Ttls};
+use crate::smtp_connection::CanarySender;
+use crate::tls::{UpstreamVerification, upstream_config};
 
+/// For each connection and reply of a canary; the gateway waits a minute and a half for all of them.
+const CANARY_STEP: Duration = Duration::from_secs(15);
 /// Time to report a probe that took all of its own time. Without it the requester would time out before it receives the
 /// result "stalled".
 const REPORT_TIME: Duration = Duration::from_secs(2);
@@ -26,6 +31,15 @@ const REPORT_TIME: Duration = Duration::from_secs(2);
 pub(super) async fn vantage(args: VantageArgs) -> anyhow::Result<ExitCode> {
     let key = SharedKey::read(&args.key)?;
     let hostname = args.hostname.map_or_else(|| hostname("--hostname"), Ok)?;
+    let canaries = match args.canary_from {
+        Some(from) => {
+            let tls = upstream_config(&UpstreamVerification::None)?;
+            let (hostname, timeout) = (hostname.clone(), CANARY_STEP);
+            let sender = CanarySender { hostname, timeout, tls };
+            Some(VantageCanaries::new(sender, from, args.canaries_per_day.get()))
+        }
+        None => None,
+    };
     let settings = settings(args.dns, hostname, args.timeout);
     let (lookup, _) = LookupService::start(settings, Arc::new(()))?;
     let listener = TcpListener::bind(args.listen).await;
@@ -38,6 +52,7 @@ pub(super) async fn vantage(args: VantageArgs) -> anyhow::Result<ExitCode> {
         domains: args.domains.into_iter().collect(),
         requests_per_minute: args.requests_per_minute,
         only_global: true,
+        canaries,
     };
     let mut shutdown = Shutdown::new(None)?;
     tokio::select! {

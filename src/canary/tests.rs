@@ -295,6 +295,52 @@ fn a_refusal_needs_no_report() {
 }
 
 #[test]
+fn the_latest_pair_decides_until_it_is_too_old() {
+    let mut monitor = CanaryMonitor::new(HOUR, 24 * HOUR);
+    let inbound = CanaryDirection::Inbound;
+    assert_eq!(monitor.status(inbound, now()).comparison, Comparison::Unknown);
+    let token = |number, family, at| {
+        let pair = PairId::new([number; 8]);
+        CanaryToken { pair, sent: at, ..token(family) }
+    };
+    let pair = |monitor: &mut CanaryMonitor, number, at, ipv6| {
+        let [four, six] = Family::ALL.map(|family| token(number, family, at));
+        assert_eq!(monitor.on_received(four, HeaderJudgement::default(), at, at), None);
+        assert!(monitor.on_received(six, ipv6, at, at).is_some());
+    };
+    pair(&mut monitor, 2, now() + HOUR, spam());
+    let status = monitor.status(inbound, now() + HOUR);
+    assert_eq!(status.comparison, Comparison::Ipv6Worse);
+    assert!(status.is_filtered(Family::Ipv6) && !status.is_filtered(Family::Ipv4));
+    assert_eq!(status.marked_by().as_deref(), Some("by rspamd (X-Spam: Yes)"));
+    assert_eq!(monitor.status(CanaryDirection::Outbound, now()).at, None);
+
+    // A pair that was sent before and ends later.
+    pair(&mut monitor, 1, now(), HeaderJudgement::default());
+    assert_eq!(monitor.status(inbound, now() + HOUR).comparison, Comparison::Ipv6Worse);
+    let late = monitor.status(inbound, now() + 26 * HOUR);
+    assert_eq!((late.comparison, late.is_filtered(Family::Ipv6)), (Comparison::Unknown, false));
+    pair(&mut monitor, 3, now() + 2 * HOUR, HeaderJudgement::default());
+    let status = monitor.status(inbound, now() + 2 * HOUR);
+    assert_eq!((status.comparison, status.mark), (Comparison::Equal, None));
+
+    // One message was accepted and is lost; a refused one is for other signs.
+    let at = now() + 3 * HOUR;
+    let [four, six] = Family::ALL.map(|family| token(4, family, at));
+    monitor.on_received(four, HeaderJudgement::default(), at, at);
+    monitor.on_delivery(six, accepted(), at);
+    assert_eq!(monitor.status(inbound, at).waiting, 1);
+    assert_eq!(monitor.expire(at + 2 * HOUR).len(), 1);
+    assert!(monitor.status(inbound, at + 2 * HOUR).is_filtered(Family::Ipv6));
+    let [four, six] = Family::ALL.map(|family| token(5, family, at + HOUR));
+    monitor.on_received(four, HeaderJudgement::default(), at, at);
+    monitor.on_delivery(six, delivery(DeliveryStage::Connect, None), at);
+    let status = monitor.status(inbound, at + HOUR);
+    assert_eq!(status.comparison, Comparison::Ipv6Worse);
+    assert!(!status.is_filtered(Family::Ipv6));
+}
+
+#[test]
 fn a_mark_has_its_place() {
     for (passed, expected) in [
         (None, MarkedWhere::Unknown),

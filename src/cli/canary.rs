@@ -7,11 +7,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::OutputFormat;
-use super::value::{call_timeout, domain};
+use super::value::{call_timeout, domain, mailbox};
 use crate::canary::MarkPattern;
 use crate::lookup::parse_server;
 use crate::policy::facts::DomainName;
-use crate::smtp::{EnvelopeArgument, PathKind};
 
 pub(super) const SEND_EXIT: &str = "Exit status: 0 if both messages were treated alike, 1 if one was treated worse or the command \
     cannot run, 4 if the outcome of one is unknown.";
@@ -90,9 +89,15 @@ pub struct CanaryReceiveArgs {
     /// The mailbox, as the canaries are addressed; a Message-ID that was copied to another address does not count.
     #[arg(long, value_name = "ADDRESS", value_parser = mailbox)]
     pub to: String,
-    /// Directory to write the reports to.
-    #[arg(long, value_name = "DIR")]
-    pub reports: PathBuf,
+    /// Directory to write the reports to, in place of a running gateway.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "socket"])]
+    pub reports: Option<PathBuf>,
+    /// Configuration file of the running gateway; names its control socket.
+    #[arg(long, short, value_name = "FILE", conflicts_with = "socket")]
+    pub config: Option<PathBuf>,
+    /// Control socket of the running gateway [default: /run/gatepost/control.sock].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// Maildir to watch until SIGINT or SIGTERM; repeatable. Its messages stay [default: one message on standard input].
     #[arg(long = "maildir", value_name = "DIR")]
     pub maildirs: Vec<PathBuf>,
@@ -102,18 +107,6 @@ pub struct CanaryReceiveArgs {
     /// Header field that marks spam beyond the built-in table, such as "X-Filter-Verdict: *junk*"; repeatable.
     #[arg(long = "mark", value_name = "HEADER: VALUE", value_parser = MarkPattern::parse)]
     pub marks: Vec<MarkPattern>,
-}
-
-/// ASCII only, so that every server takes it.
-fn mailbox(text: &str) -> Result<String, String> {
-    let argument = format!("FROM:<{text}>");
-    let parsed = EnvelopeArgument::parse(PathKind::Reverse, argument.as_bytes());
-    let is_mailbox = text.is_ascii()
-        && text.contains('@')
-        && parsed.is_ok_and(|parsed| parsed.mailbox() == text && parsed.rerouting().is_none());
-    is_mailbox
-        .then(|| text.to_owned())
-        .ok_or_else(|| "write an address such as canary@example.org".to_owned())
 }
 
 fn wait(text: &str) -> Result<Duration, String> {

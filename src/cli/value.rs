@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::addr::Family;
 use crate::policy::facts::DomainName;
+use crate::smtp::{EnvelopeArgument, PathKind};
 
 pub(super) fn family(text: &str) -> Result<Family, String> {
     let known = Family::ALL.into_iter().find(|family| family.as_str() == text);
@@ -30,4 +31,16 @@ pub(super) fn call_timeout(text: &str) -> Result<Duration, String> {
     let allowed = Duration::from_secs(1)..=Duration::from_secs(60);
     let parsed = humantime::parse_duration(text).ok().filter(|given| allowed.contains(given));
     parsed.ok_or_else(|| "write a duration from 1s to 1m, such as 8s".to_owned())
+}
+
+/// ASCII only, so that every server takes it.
+pub(super) fn mailbox(text: &str) -> Result<String, String> {
+    let argument = format!("FROM:<{text}>");
+    let parsed = EnvelopeArgument::parse(PathKind::Reverse, argument.as_bytes());
+    let is_mailbox = text.is_ascii()
+        && text.contains('@')
+        && parsed.is_ok_and(|parsed| parsed.mailbox() == text && parsed.rerouting().is_none());
+    is_mailbox
+        .then(|| text.to_owned())
+        .ok_or_else(|| "write an address such as canary@example.org".to_owned())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::value::{call_timeout, domain};
+use super::value::{call_timeout, domain, mailbox};
 use crate::lookup::parse_server;
 use crate::policy::facts::DomainName;
 
@@ -42,6 +42,12 @@ pub struct VantageArgs {
     /// Requests accepted per minute.
     #[arg(long, value_name = "N", default_value = "60")]
     pub requests_per_minute: NonZeroU32,
+    /// Sender of canaries, a mailbox of your own; with it the gateway may have pairs sent to mailboxes of the domains.
+    #[arg(long, value_name = "ADDRESS", value_parser = mailbox)]
+    pub canary_from: Option<String>,
+    /// Pairs of canaries sent in 24 hours at most.
+    #[arg(long, value_name = "N", default_value = "100", requires = "canary_from")]
+    pub canaries_per_day: NonZeroU32,
 }
 
 fn hostname(text: &str) -> Result<String, String> {

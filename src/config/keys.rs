@@ -465,6 +465,20 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("domains", DOMAINS, Required(r#"["example.org"]"#), "Own domains whose MX hosts are probed."),
         spec("timeout", "duration, 1s to 5m", Text("20s"), "Time limit of a request."),
     ] },
+    SectionSpec { header: "[canary]",
+        help: "Reports of [canaries](canary.md): is IPv6 mail treated as IPv4 mail is? Off without this section.", keys: &[
+        spec("key_file", "path", Required(r#""/etc/gatepost/canary.key""#),
+            "File with the key of the canaries: 64 hexadecimal digits (`openssl rand -hex 32`); with `interval` that of the \
+             vantage, which signs with its own."),
+        spec("inbound_to", "address", Required(r#""canary@example.org""#),
+            "Own mailbox that the canaries are sent to, and that runs `gatepost canary receive`."),
+        spec("timeout", "duration, 1s to 1day", Text("30m"),
+            "Time for the reports about a pair; then a message that was accepted is lost."),
+        spec("max_age", "duration, 1s to 30days", Text("25h"), "Age at which a result says nothing."),
+        spec("interval", "duration, 1s to 1day", Unset("the vantage is not asked", r#""1h""#),
+            "Interval, give or take a tenth, at which the vantage of `[vantage]` is asked to send a pair. Others may send too."),
+        spec("per_day", "integer, 1 to 10000", Value("48"), "Pairs that the vantage is asked for in 24 hours."),
+    ] },
     SectionSpec { header: "[outbound]",
         help: "Mail that an MTA on this host sends, or one behind it. A file with this section needs no listener.",
         keys: &[
@@ -526,4 +540,7 @@ const FAMILY_DOOR: &[KeySpec] = &[
     spec("retry", "duration, 1s to 1day", Text("10m"),
         "Time after which a closed door opens on trial. It doubles after each failed trial."),
     spec("retry_max", "duration, 1s to 7days", Text("2h"), "Upper bound of `retry`."),
+    spec("spam_parity", r#""warn", "close""#, Text("warn"),
+        "Effect of canaries that are accepted over this family and then marked as spam or lost, while those over the other \
+         family are not: a sign, or the door closes."),
 ];

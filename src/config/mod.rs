@@ -69,6 +69,8 @@ pub struct Config {
     pub outbound: Option<OutboundConfig>,
     /// `[vantage]`; without the section no vantage probes this site.
     pub vantage: Option<vantage::VantageSettings>,
+    /// `[canary]`; without the section no report about a canary is accepted.
+    pub canary: Option<CanaryConfig>,
 }
 
 /// What becomes of a stranger if the MTA trusts the address of this host.
@@ -138,6 +140,23 @@ pub struct OutboundConfig {
 impl OutboundConfig {
     /// The default of `map`.
     pub const MAP: &str = "/run/gatepost/outbound.sock";
+}
+
+/// `[canary]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanaryConfig {
+    /// The file with the key.
+    pub key: PathBuf,
+    /// The mailbox that inbound canaries are sent to.
+    pub inbound_to: String,
+    /// Time for the reports about a pair.
+    pub timeout: Duration,
+    /// Age at which a result says nothing.
+    pub max_age: Duration,
+    /// At which the vantage is asked to send a pair; `None` if it is not.
+    pub interval: Option<Duration>,
+    /// Pairs that it is asked for in 24 hours.
+    pub per_day: u32,
 }
 
 /// `[site]`

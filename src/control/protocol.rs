@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Family;
+use crate::canary::CanaryReport;
 use crate::policy::door::OperatorMode;
 use crate::recording::RecordingFilter;
 
@@ -40,6 +41,8 @@ pub enum ControlRequest {
     Outbound { name: Option<String> },
     /// Requests the queue ids of messages that should be returned to their senders: one line of JSON, a list.
     MessagesToReturn,
+    /// Reports a canary that a mailbox received.
+    Canary(CanaryReport),
     /// Requests cached answers, one line of JSON each; or the number of purged ones.
     Cache(CacheRequest),
 }

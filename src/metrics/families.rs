@@ -96,6 +96,8 @@ pub(super) struct Families {
     pub(super) door_enforced: IntGaugeVec,
     pub(super) mail_missing: IntGaugeVec,
     pub(super) vantage_up: IntGauge,
+    pub(super) canary_messages: IntCounterVec,
+    pub(super) canary_parity: IntGaugeVec,
     pub(super) intercept_installed: IntGaugeVec,
     pub(super) intercept_repairs: IntCounter,
     pub(super) intercept_bypassed: IntCounterVec,
@@ -447,6 +449,16 @@ impl Families {
             vantage_up: to.gauge(
                 "vantage_up",
                 "1 if the vantage answered the latest request, 0 if not, -1 without [vantage].",
+            )?,
+            canary_messages: to.counters(
+                "canary_messages_total",
+                "Canaries whose pair is complete or whose time is over, by what became of them.",
+                &["family", "direction", "outcome"],
+            )?,
+            canary_parity: to.gauges(
+                "canary_ipv6_parity",
+                "1 if the canary over IPv6 of the latest pair was treated no worse than that over IPv4, 0 if worse, -1 if unknown.",
+                &["direction"],
             )?,
             intercept_installed: to.gauges(
                 "intercept_installed",

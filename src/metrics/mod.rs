@@ -4,6 +4,7 @@
 //! (rule 17 of ARCHITECTURE.md). Every series exists from the start at zero, so that `rate()` sees the first event. Its
 //! handle is resolved then: counting an event is an array index and an atomic add.
 
+mod canary;
 mod catalogue;
 mod delegation;
 mod door;
@@ -28,6 +29,7 @@ pub use catalogue::{MetricDescription, MetricLabel, catalogue};
 pub use exposition::ExpositionFormat;
 pub use outbound::MapMetric;
 
+use self::canary::CanarySeries;
 use self::delegation::DelegationSeries;
 use self::door::DoorSeries;
 use self::families::Families;
@@ -65,6 +67,7 @@ pub struct Metrics {
     /// By family.
     doors: [DoorSeries; Family::ALL.len()],
     vantage_up: IntGauge,
+    canaries: CanarySeries,
     /// By family.
     interceptions: [InterceptSeries; Family::ALL.len()],
     interception_repairs: IntCounter,
@@ -120,6 +123,7 @@ impl Metrics {
                 DoorSeries::resolve(&families, Family::Ipv6)?,
             ],
             vantage_up: families.vantage_up.clone(),
+            canaries: CanarySeries::resolve(&families)?,
             interceptions: [
                 InterceptSeries::resolve(&families, Family::Ipv4)?,
                 InterceptSeries::resolve(&families, Family::Ipv6)?,

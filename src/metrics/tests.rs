@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::addr::{ClientAddr, Networks, OriginalDst, Side};
+use crate::canary::{
+    CanaryDelivery, CanaryDirection, CanaryMonitor, CanaryPair, DeliveryStage, HeaderJudgement,
+    Mark, PairHalf, PairId, PairResult, SpamFilter,
+};
 use crate::engine::{
     Anomaly, AttemptOutcome, DelegatedAction, DelegationEvent, DelegationFault, Desync, Direction,
     Event, Observe as _, Observer, Outcome, Output, Phase, Profile, Refusal, ReplySource,
@@ -89,7 +93,47 @@ fn rule(name: &str, number: u32) -> PolicyRule {
 }
 
 /// Every event of every closed set, every reply code, and bytes.
+/// A pair for each outcome in both directions.
+fn feed_canaries(metrics: &Metrics) {
+    let at = Timestamp::default();
+    let delivery = |stage, code| CanaryDelivery {
+        stage,
+        server: None,
+        code,
+        text: String::new(),
+        tls: false,
+        took: Duration::ZERO,
+    };
+    let delivered = |delivery| PairHalf { delivery: Some(delivery), ..PairHalf::default() };
+    let received = |by: Option<SpamFilter>| {
+        let mark = |by| Mark { by, field: "X-Spam".to_owned(), value: "Yes".to_owned() };
+        let marks = by.map(mark).into_iter().collect();
+        let judgement = HeaderJudgement { marks, score: None };
+        PairHalf { received: Some((at, judgement)), ..PairHalf::default() }
+    };
+    let halves = [
+        received(None),
+        received(Some(SpamFilter::Authentication)),
+        received(Some(SpamFilter::Rspamd)),
+        delivered(delivery(DeliveryStage::Recipient, Some(450))),
+        delivered(delivery(DeliveryStage::Recipient, Some(550))),
+        delivered(delivery(DeliveryStage::Connect, None)),
+        delivered(delivery(DeliveryStage::Content, Some(250))),
+        PairHalf::default(),
+    ];
+    for direction in CanaryDirection::ALL {
+        for half in &halves {
+            let mut pair = CanaryPair::new(PairId::new([1; 8]), direction, at);
+            (pair.ipv4, pair.ipv6) = (half.clone(), half.clone());
+            metrics.on_canaries(&PairResult { pair, at });
+        }
+        let monitor = CanaryMonitor::new(Duration::ZERO, Duration::ZERO);
+        metrics.set_canary_parity(&monitor.status(direction, at));
+    }
+}
+
 fn feed_everything(metrics: &Metrics) {
+    feed_canaries(metrics);
     metrics.accept_error("too many open files");
     metrics.delegation(DelegationEvent::Connected);
     for action in DelegatedAction::ALL {

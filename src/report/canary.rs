@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::addr::Family;
-use crate::canary::{CanaryOutcome, CanaryPair, Comparison, DeliveryStage, PairHalf};
+use crate::canary::{CanaryOutcome, CanaryPair, CanaryStatus, Comparison, DeliveryStage, PairHalf};
 use crate::humanize::short_duration;
 use crate::report::printable;
 
@@ -121,4 +121,14 @@ pub fn json(pair: &CanaryPair, comparison: Comparison) -> serde_json::Result<Str
         "ipv6": half(&pair.ipv6)?,
     });
     Ok(format!("{object}\n"))
+}
+
+/// Of the latest pair of a direction, for the status page and as the detail of a sign.
+pub fn detail(status: &CanaryStatus) -> String {
+    let sentence = sentence(status.comparison, status.ipv4, status.ipv6);
+    let sentence = sentence.trim_end_matches('.');
+    match status.marked_by() {
+        Some(mark) => format!("{sentence}; marked {}", printable(&mark)),
+        None => sentence.to_owned(),
+    }
 }

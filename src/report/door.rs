@@ -36,6 +36,9 @@ pub fn doors(doors: &[DoorReport]) -> String {
         if let (Some(silence), Some(at)) = (&door.silence, now) {
             line(&mut text, "  sign", &silence.text(door.family, at));
         }
+        if let Some(filtered) = &door.filtered {
+            line(&mut text, "  sign", &fitted(filtered, EscapeContext::Sentence, DETAIL));
+        }
     }
     let vantage = doors.iter().find_map(|door| door.vantage.as_ref());
     if let (Some(vantage), Some(at)) = (vantage, now) {
@@ -143,6 +146,7 @@ mod tests {
             refused,
             vantage: None,
             silence: None,
+            filtered: None,
             enforced: true,
         }
     }
@@ -177,6 +181,7 @@ mod tests {
         let closed = DoorReport {
             vantage: Some(vantage),
             silence: Some(silence),
+            filtered: None,
             ..report(&door, at(62), 1_204)
         };
         let open = DoorReport {
@@ -186,6 +191,7 @@ mod tests {
             refused: 0,
             vantage: None,
             silence: None,
+            filtered: None,
             enforced: true,
         };
         let unenforced = DoorReport { enforced: false, ..report(&door, at(62), 1_204) };

@@ -50,6 +50,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     harness::run(&[
         canary::TESTS,
+        canary::gateway::TESTS,
         capture_files::TESTS,
         captures::TESTS,
         captures::record::dialogues::TESTS,

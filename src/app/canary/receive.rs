@@ -11,12 +11,13 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use tokio::time::sleep;
 
-use crate::app::block_on;
 use crate::app::output::note;
 use crate::app::signals::Shutdown;
-use crate::canary::{CanaryReport, MarkRules};
+use crate::app::{block_on, control_client};
+use crate::canary::{CanaryReport, CanaryToken, MarkRules};
 use crate::canary_reports::ReportDirectory;
 use crate::cli::CanaryReceiveArgs;
+use crate::control::{self, ControlRequest};
 use crate::dkim::{HeaderProgress, HeaderSection};
 use crate::hmac_key::HmacKey;
 use crate::lookup::vantage::SharedKey;
@@ -60,7 +61,7 @@ pub(super) fn receive(args: CanaryReceiveArgs) -> anyhow::Result<ExitCode> {
 /// Whether the message is a canary; then its report is stored.
 fn receive_one(args: CanaryReceiveArgs, header: &HeaderSection) -> anyhow::Result<bool> {
     let mailbox = Mailbox::new(args)?;
-    Ok(match mailbox.on_message(header, false)? {
+    Ok(match block_on(mailbox.on_message(header, false))? {
         Received::Canary => true,
         Received::Other(reason) => {
             // Mail servers put it into the message that they return.
@@ -83,17 +84,45 @@ struct Mailbox {
     key: HmacKey,
     to: String,
     rules: MarkRules,
-    reports: ReportDirectory,
+    sink: ReportSink,
+}
+
+/// Where reports go.
+enum ReportSink {
+    Directory(ReportDirectory),
+    /// The control socket of a running gateway.
+    Gateway(PathBuf),
+}
+
+impl ReportSink {
+    async fn store(&self, token: &CanaryToken, report: CanaryReport) -> anyhow::Result<()> {
+        match self {
+            Self::Directory(reports) => reports.store(token, &report).with_context(|| {
+                let path = reports.path().display();
+                format!("cannot write a report to {path}: create the directory for this user")
+            }),
+            Self::Gateway(socket) => {
+                control::request(socket, &ControlRequest::Canary(report)).await?;
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Mailbox {
     fn new(args: CanaryReceiveArgs) -> anyhow::Result<Self> {
         let key = SharedKey::read(&args.key)?.hmac().clone();
         let rules = MarkRules::new(args.marks);
-        Ok(Self { key, to: args.to, rules, reports: ReportDirectory::new(args.reports) })
+        let sink = match args.reports {
+            Some(directory) => ReportSink::Directory(ReportDirectory::new(directory)),
+            None => {
+                ReportSink::Gateway(control_client::socket(args.socket, args.config.as_deref())?)
+            }
+        };
+        Ok(Self { key, to: args.to, rules, sink })
     }
 
-    fn on_message(&self, header: &HeaderSection, is_junk: bool) -> anyhow::Result<Received> {
+    async fn on_message(&self, header: &HeaderSection, is_junk: bool) -> anyhow::Result<Received> {
         let now = Timestamp::from_system_time(SystemTime::now());
         let report = CanaryReport::of(header.fields(), &self.to, &self.key, &self.rules, now);
         let (token, mut report) = match report {
@@ -103,12 +132,7 @@ impl Mailbox {
         if is_junk {
             report.judgement.add_junk_folder();
         }
-        self.reports.store(&token, &report).with_context(|| {
-            format!(
-                "cannot write a report to {}: create the directory for this user",
-                self.reports.path().display()
-            )
-        })?;
+        self.sink.store(&token, report).await?;
         Ok(Received::Canary)
     }
 
@@ -120,7 +144,7 @@ impl Mailbox {
         loop {
             for (folder, is_junk) in &folders {
                 for part in ["new", "cur"] {
-                    self.look(&folder.join(part), *is_junk, &mut known)?;
+                    self.look(&folder.join(part), *is_junk, &mut known).await;
                 }
             }
             tokio::select! {
@@ -131,13 +155,8 @@ impl Mailbox {
     }
 
     /// A message keeps the first part of its name when it moves from `new` to `cur`.
-    fn look(
-        &self,
-        folder: &Path,
-        is_junk: bool,
-        known: &mut BTreeSet<OsString>,
-    ) -> anyhow::Result<()> {
-        let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    async fn look(&self, folder: &Path, is_junk: bool, known: &mut BTreeSet<OsString>) {
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
             let unique = name.to_string_lossy().split(':').next().unwrap_or_default().to_owned();
@@ -147,13 +166,12 @@ impl Mailbox {
             // It may have moved since.
             let Ok(file) = File::open(entry.path()) else { continue };
             let Ok(header) = read_header(file) else { continue };
-            match self.on_message(&header, is_junk) {
+            match self.on_message(&header, is_junk).await {
                 Ok(_) => drop(known.insert(unique.into())),
                 // Tried again at the next look.
                 Err(error) => note(&format!("{error:#}")),
             }
         }
-        Ok(())
     }
 }
 

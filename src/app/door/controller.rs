@@ -43,6 +43,8 @@ pub(in crate::app) struct EvidenceSources {
     /// Whether the MX of each of our domains has an address in the family; `None` if unknown.
     pub(in crate::app) mx_has_address: Option<Query<Option<bool>>>,
     pub(in crate::app) vantage: Option<Query<ProbeResult>>,
+    /// Why mail of the family is filtered away, if canaries show that.
+    pub(in crate::app) filtered: Option<Box<dyn Fn(Family) -> Option<String> + Send + Sync>>,
 }
 
 /// The parts of a running gateway that doors read and change.
@@ -366,6 +368,7 @@ impl DoorTask {
             refused: state.refused + self.parts.metrics.smtp_door_refusals(state.family),
             vantage: self.vantage.clone(),
             silence: state.silence.clone(),
+            filtered: self.filtered(state.family),
             enforced: state.in_force,
         };
         // IPv6 first: it is the family that usually has a door.
@@ -389,8 +392,13 @@ impl DoorTask {
             probes: state.probes.clone(),
             has_vantage: sources.vantage.is_some(),
             upstream_down,
+            filtered: self.filtered(family),
             ..evidence.into()
         }
+    }
+
+    fn filtered(&self, family: Family) -> Option<String> {
+        self.parts.sources.filtered.as_ref().and_then(|filtered| filtered(family))
     }
 
     fn inputs(&self) -> DoorInputs {

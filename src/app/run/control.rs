@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::canary::CanaryService;
 use crate::app::cache;
 use crate::app::door::DoorHandle;
 use crate::app::outbound::{self, OutboundEvidence};
@@ -23,6 +24,8 @@ pub(super) struct ControlService {
     pub(super) lookup: Option<LookupService>,
     /// `None` without `[outbound]`.
     pub(super) outbound: Option<OutboundEvidence>,
+    /// `None` without `[canary]`.
+    pub(super) canary: Option<CanaryService>,
     pub(super) log: Arc<SessionLog>,
 }
 
@@ -46,6 +49,14 @@ impl ControlService {
             ControlRequest::MessagesToReturn => {
                 let due = self.outbound.as_ref().map(OutboundEvidence::messages_to_return);
                 let _closed = connection.answer(Ok(due.unwrap_or_default())).await;
+            }
+            ControlRequest::Canary(report) => {
+                let result = match &self.canary {
+                    Some(canary) => canary.on_report(report),
+                    None => Err("its configuration has no [canary]".to_owned()),
+                };
+                let response = result.map_or_else(ControlResponse::Error, |()| ControlResponse::Ok);
+                let _closed = connection.respond(&response).await;
             }
             ControlRequest::Cache(request) => {
                 cache::serve(self.lookup.as_ref(), request, &mut connection).await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::canary::CanaryService;
 use crate::addr::Family;
 use crate::app::door::EvidenceSources;
 use crate::config::Config;
@@ -20,6 +21,7 @@ use crate::policy::facts::{
 pub(super) fn evidence_sources(
     config: &Config,
     lookup: Option<&LookupService>,
+    canary: Option<&CanaryService>,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<EvidenceSources> {
     let watched = Arc::clone(metrics);
@@ -27,6 +29,9 @@ pub(super) fn evidence_sources(
         watched: Some(Box::new(move |family| watched.last_accepted(family))),
         ..EvidenceSources::default()
     };
+    if let Some(canary) = canary.cloned() {
+        sources.filtered = Some(Box::new(move |family| canary.filtered(family)));
+    }
     if let Some(settings) = &config.vantage {
         let vantage = Vantage::new(settings, config.relay.mark).context("[vantage]")?;
         let prober = Arc::new(VantageProber { vantage, domains: settings.domains.clone() });

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::bootstrap::Bootstrap;
+use super::canary::CanaryService;
 use super::capabilities::KeptCapabilities;
 use super::certificate_updates::CertificateUpdates;
 use super::certificates::Certificates;
@@ -77,6 +78,8 @@ pub(super) struct Gateway {
     policy_service: Option<(PolicyService, String)>,
     /// With `[outbound]`.
     outbound: Option<OutboundService>,
+    /// With the task that asks the vantage for canaries, if there is one.
+    canary: Option<(CanaryService, Option<JoinHandle<()>>)>,
     /// `None` if lookups are disabled.
     lookup: Option<LookupService>,
     capabilities: KeptCapabilities,
@@ -105,6 +108,7 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new()?);
         metrics.set_not_intercepting();
         metrics.set_mail_log_up(None);
+        metrics.clear_canary_parity();
         let log = start_log(&config, &metrics)?;
         log.notice(LogLevel::Info, &capabilities.summary(&config));
         let warnings = config.warnings().into_iter().chain(host_checks::warnings(&config, path));
@@ -182,6 +186,8 @@ impl Gateway {
         }
         tokio::spawn(relay.forget_idle_clients());
         tokio::spawn(relay.check_upstreams());
+        let canary = CanaryService::start(&config, &metrics, &log)?;
+        let canaries = canary.as_ref().map(|(service, _)| service);
         let doors = match doors {
             Some((settings, enforcer)) => {
                 let controller = DoorController {
@@ -189,7 +195,7 @@ impl Gateway {
                     enforcer,
                     relay: relay.handle(),
                     evidence,
-                    sources: evidence_sources(&config, lookup.as_ref(), &metrics)?,
+                    sources: evidence_sources(&config, lookup.as_ref(), canaries, &metrics)?,
                     metrics: Arc::clone(&metrics),
                     log: Arc::clone(&log),
                 };
@@ -198,6 +204,9 @@ impl Gateway {
             None => None,
         };
         sources.set_relay(relay.handle());
+        if let Some(canaries) = canaries {
+            sources.set_canary(canaries.clone());
+        }
         if let Some((handle, _)) = &doors {
             router.set_doors(handle.clone());
             sources.set_doors(handle.clone());
@@ -212,6 +221,7 @@ impl Gateway {
                 doors: doors.as_ref().map(|(handle, _)| handle.clone()),
                 lookup: lookup.clone(),
                 outbound: outbound.as_ref().map(|outbound| outbound.evidence().clone()),
+                canary: canaries.cloned(),
                 log: Arc::clone(&log),
             };
             tokio::spawn(service.serve(listener))
@@ -253,6 +263,7 @@ impl Gateway {
             certificates,
             outbound,
             policy_service: policy_service.zip(policy_address),
+            canary,
             lookup,
             capabilities,
             manager: ServiceManager::new(),
@@ -318,6 +329,9 @@ impl Gateway {
             watch.stop();
         }
         if let Some((_, task)) = self.doors {
+            task.abort();
+        }
+        if let Some((_, Some(task))) = self.canary {
             task.abort();
         }
         if let Some(lookup) = &self.lookup {

@@ -1,6 +1,7 @@
 //! `gatepost run --config FILE`.
 
 mod bootstrap;
+mod canary;
 mod capabilities;
 mod certificate_updates;
 mod certificates;

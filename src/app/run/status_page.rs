@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use axum::Router;
 
+use super::canary::CanaryService;
 use crate::app::door::DoorHandle;
 use crate::config::Config;
 use crate::metrics::http::{HealthState, ReadyState};
@@ -19,6 +20,7 @@ use crate::time::Timestamp;
 pub(super) struct StatusSources {
     relay: Arc<OnceLock<RelayHandle>>,
     doors: Arc<OnceLock<DoorHandle>>,
+    canary: Arc<OnceLock<CanaryService>>,
     /// About the configuration in force.
     warning: Arc<Mutex<Option<String>>>,
     /// Why mail is not intercepted, if so.
@@ -34,6 +36,10 @@ impl StatusSources {
 
     pub(super) fn set_doors(&self, doors: DoorHandle) {
         let _set_before = self.doors.set(doors);
+    }
+
+    pub(super) fn set_canary(&self, canary: CanaryService) {
+        let _set_before = self.canary.set(canary);
     }
 
     pub(super) fn set_warning(&self, warning: Option<String>) {
@@ -86,6 +92,7 @@ impl StatusSources {
             readiness: ready.sentence(),
             doors,
             upstreams,
+            canaries: self.canary.get().map(CanaryService::status),
             warning: outage.or(certificates).or(warning),
         }
     }

@@ -11,7 +11,7 @@ use crate::addr::{Family, Networks};
 use crate::config::DoorConfig;
 use crate::intercept::door::RefuseMethod;
 use crate::lookup::vantage;
-use crate::policy::door::{DoorSettings, WhenUnproven};
+use crate::policy::door::{DoorSettings, SpamParity, WhenUnproven};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -56,6 +56,7 @@ pub(super) fn door(
 
 /// The settings of a family's door, and whether the file has its section.
 fn family(section: &mut Section<'_, '_, '_>, default: &DoorSettings) -> (DoorSettings, bool) {
+    let parity = [("warn", SpamParity::Warn), ("close", SpamParity::Close)];
     let unproven = [("open", WhenUnproven::Open), ("close", WhenUnproven::Close)];
     let retry = section.read("retry", duration(SECOND..=DAY));
     let retry_max = section.read("retry_max", duration(SECOND..=7 * DAY));
@@ -85,6 +86,7 @@ fn family(section: &mut Section<'_, '_, '_>, default: &DoorSettings) -> (DoorSet
         min_hold: section.read("min_hold", duration(SECOND..=DAY)).or(default.min_hold),
         retry_max: retry_max.or(default.retry_max).max(retry.clone().or(default.retry)),
         retry: retry.or(default.retry),
+        spam_parity: section.read("spam_parity", one_of(&parity)).or(default.spam_parity),
     };
     (settings, section.start().is_some())
 }

@@ -1,9 +1,10 @@
 //! TOML to a checked [`Config`], with all errors at once.
 //!
 //! `toml` parses and recovers from errors (`syntax`). `listeners`, `tls`, `sections`, `intercept`, `policy`, `lookup`,
-//! `postfix`, `outbound` and `door` read the tables through `reader`, which records errors in `diagnostics`; `unknown` compares the keys of the file with the table in `config::keys`; `cross_checks`
+//! `postfix`, `outbound`, `canary` and `door` read the tables through `reader`, which records errors in `diagnostics`; `unknown` compares the keys of the file with the table in `config::keys`; `cross_checks`
 //! compares sections with each other. Without an error, [`Config::parse`] puts the parts together.
 
+mod canary;
 mod client_identity;
 mod cross_checks;
 mod diagnostics;
@@ -119,6 +120,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     let watch = sections::watch(&mut root.section("watch"));
     let lookup = lookup::lookup(&mut root.section("lookup"));
     let vantage = lookup::vantage(&mut root.section("vantage"));
+    let canary = canary::canary(&mut root.section("canary"), vantage.is_some());
     let outbound = outbound::outbound(&mut root.section("outbound"), user.as_deref());
     let door = door::door(&mut root.section("door"), vantage.as_ref());
 
@@ -194,6 +196,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
         lookup,
         outbound,
         vantage,
+        canary,
     })
 }
 

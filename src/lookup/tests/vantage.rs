@@ -14,8 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::super::vantage::{
-    ProbedAddress, RequestEvent, RequestLog, SharedKey, Vantage, VantageError, VantageResult,
-    VantageServer, VantageServerSettings, VantageSettings, serve,
+    ProbedAddress, RequestEvent, RequestLog, SharedKey, Vantage, VantageCanaries, VantageError,
+    VantageResult, VantageServer, VantageServerSettings, VantageSettings, serve,
 };
 use super::super::{LookupService, LookupSettings, ProbeSettings, Ttls};
 use super::name;
@@ -23,6 +23,8 @@ use super::resolver::Resolver;
 use super::service::settings;
 use crate::addr::Family;
 use crate::policy::facts::{Answer, Reason};
+use crate::smtp_connection::CanarySender;
+use crate::tls::{UpstreamVerification, upstream_config};
 
 static FILES: AtomicUsize = AtomicUsize::new(0);
 
@@ -59,6 +61,16 @@ async fn vantage_with(
     rate: u32,
     log: Arc<dyn RequestLog>,
 ) -> SocketAddr {
+    vantage_that_sends(key, resolver, rate, log, None).await
+}
+
+async fn vantage_that_sends(
+    key: &KeyFile,
+    resolver: &Resolver,
+    rate: u32,
+    log: Arc<dyn RequestLog>,
+    canaries: Option<VantageCanaries>,
+) -> SocketAddr {
     let zero = Duration::ZERO;
     let ttls =
         Ttls { probe_positive: zero, probe_negative: zero, unknown: zero, ..Ttls::default() };
@@ -73,6 +85,7 @@ async fn vantage_with(
         ),
         requests_per_minute: NonZeroU32::new(rate).unwrap(),
         only_global: true,
+        canaries,
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -100,6 +113,43 @@ async fn a_vantage_reports_each_address() {
     assert_eq!((probed[0].host.to_string(), probed.len()), (String::from("mx.a.example"), 1));
     assert_eq!(probed[0].ip, Ipv4Addr::new(192, 0, 2, 1));
     assert_ne!(probed[0].answer, Answer::Yes(None));
+}
+
+#[tokio::test]
+async fn canaries_go_to_mailboxes_of_the_domains_only() {
+    let (key, resolver) = (KeyFile::of('a'), Resolver::start().await);
+    let mute = client(vantage(&key, &resolver, 60).await, &key);
+    let refused = |error: VantageError| match error {
+        VantageError::Refused { status, why, .. } => (status.as_u16(), why),
+        other => panic!("{other}"),
+    };
+    let error = refused(mute.send_canaries("canary@a.example").await.unwrap_err());
+    let why = "this vantage sends no canaries; start it with --canary-from";
+    assert_eq!(error, (403, why.to_owned()));
+
+    let tls = upstream_config(&UpstreamVerification::None).unwrap();
+    let timeout = Duration::from_millis(300);
+    let sender = CanarySender { hostname: "v.example".to_owned(), timeout, tls };
+    let canaries = VantageCanaries::new(sender, "check@v.example".to_owned(), 2);
+    let address = vantage_that_sends(&key, &resolver, 60, Arc::new(()), Some(canaries)).await;
+    let asking = client(address, &key);
+    for (to, domain) in [
+        ("canary@elsewhere.example", "elsewhere.example"),
+        ("canary@a.example>\r\nRCPT TO:<b@elsewhere.example", "the recipient"),
+        ("elsewhere.example!canary@a.example", "the recipient"),
+        ("a.example", "the recipient"),
+    ] {
+        let error = refused(asking.send_canaries(to).await.unwrap_err());
+        assert_eq!(error, (403, format!("{domain} is not among the domains of this vantage")));
+    }
+    // mx.a.example is at 192.0.2.1, where nothing is; gone.example has no exchange.
+    let pair = asking.send_canaries("canary@a.example").await.unwrap();
+    let delivery = pair.ipv4.delivery.unwrap();
+    assert_eq!(delivery.code, None);
+    assert!(delivery.server.unwrap().starts_with("mx.a.example 192.0.2.1:25"));
+    assert!(asking.send_canaries("canary@nx.example").await.is_ok());
+    let (status, why) = refused(asking.send_canaries("canary@a.example").await.unwrap_err());
+    assert_eq!((status, &*why), (429, "2 pairs were sent in 24 hours, which is the limit"));
 }
 
 #[test]
@@ -166,7 +216,7 @@ async fn bad_input_gets_a_clear_error() {
     );
     for (request, status, why) in [
         ("GET /probe HTTP/1.1\r\nHost: a\r\n\r\n", "405", "method not allowed; use POST"),
-        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "404", "not found; the path is /probe"),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "404", "not found; the paths are /probe and /canary"),
         (
             "POST /probe HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
             "401",

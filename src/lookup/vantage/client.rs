@@ -8,16 +8,23 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::protocol::{
-    MAX_RESPONSE, PATH, ProbeRequest, ProbeResponse, SIGNATURE, VantageResult, VantageSettings,
+    CANARY_PATH, CanaryRequest, CanaryResponse, MAX_RESPONSE, PATH, ProbeRequest, ProbeResponse,
+    SIGNATURE, VantageResult, VantageSettings,
 };
 use super::signature::{Role, SharedKey, SharedKeyError, nonce};
 use crate::addr::Family;
+use crate::canary::CanaryPair;
 use crate::lookup::clock::now;
 use crate::lookup::probe::{ConnectError, connect};
 use crate::policy::facts::DomainName;
+
+/// Two mail servers that are slow at every step.
+const CANARY_TIMEOUT: Duration = Duration::from_secs(95);
 
 /// Why a probe has no result. No variant says anything about our receive path.
 #[derive(Debug, thiserror::Error)]
@@ -79,11 +86,37 @@ impl Vantage {
         domain: &DomainName,
         family: Family,
     ) -> Result<VantageResult, VantageError> {
-        let address = self.address;
         let nonce = nonce().map_err(VantageError::Random)?;
         let probe = ProbeRequest { domain: domain.clone(), family, at: now(), nonce };
-        let bytes = serde_json::to_vec(&probe).map_err(VantageError::Response)?;
-        let request = Request::post(PATH)
+        let response: ProbeResponse = self.post(PATH, &probe).await?;
+        match response.nonce == probe.nonce {
+            true => Ok(response.result),
+            false => Err(VantageError::Forged(self.address)),
+        }
+    }
+
+    /// Has the vantage send a pair of canaries to the mailbox `to`, which may take longer than a probe. Returns the pair with
+    /// the replies of the mail servers.
+    pub async fn send_canaries(&self, to: &str) -> Result<CanaryPair, VantageError> {
+        let nonce = nonce().map_err(VantageError::Random)?;
+        let request = CanaryRequest { to: to.to_owned(), at: now(), nonce };
+        let response = timeout(CANARY_TIMEOUT, self.post(CANARY_PATH, &request)).await;
+        let response: CanaryResponse =
+            response.unwrap_or(Err(VantageError::Timeout(self.address)))?;
+        match response.nonce == request.nonce {
+            true => Ok(response.pair),
+            false => Err(VantageError::Forged(self.address)),
+        }
+    }
+
+    async fn post<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+    ) -> Result<R, VantageError> {
+        let address = self.address;
+        let bytes = serde_json::to_vec(request).map_err(VantageError::Response)?;
+        let request = Request::post(path)
             .header(header::HOST, address.to_string())
             .header(SIGNATURE, self.key.sign(Role::Request, &bytes))
             .body(Body::from(bytes))
@@ -112,11 +145,6 @@ impl Vantage {
         if !signature.is_some_and(|signature| self.key.verify(Role::Response, &bytes, signature)) {
             return Err(VantageError::Forged(address));
         }
-        let response: ProbeResponse =
-            serde_json::from_slice(&bytes).map_err(VantageError::Response)?;
-        if response.nonce != probe.nonce {
-            return Err(VantageError::Forged(address));
-        }
-        Ok(response.result)
+        serde_json::from_slice(&bytes).map_err(VantageError::Response)
     }
 }

@@ -5,14 +5,19 @@
 //! a time and a nonce: the vantage refuses one that is more than [`MAX_CLOCK_SKEW`] from its clock, or a repeated one. The
 //! response repeats the nonce, so it belongs to this request only. Neither is secret, so they are not encrypted.
 //!
+//! A POST to `/canary` has it send a pair of canaries to a mailbox of one of its domains; the response has the pair with the
+//! replies of the mail servers.
+//!
 //! The vantage resolves names itself, as any sender there would.
 
+mod canary;
 mod client;
 mod protocol;
 mod request_log;
 mod server;
 mod signature;
 
+pub use self::canary::VantageCanaries;
 pub use self::client::{Vantage, VantageError};
 pub use self::protocol::{
     DEFAULT_TIMEOUT, MAX_CLOCK_SKEW, ProbedAddress, VantageResult, VantageSettings,

@@ -4,10 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Family;
+use crate::canary::CanaryPair;
 use crate::policy::facts::{Answer, DomainName, Reason};
+use crate::smtp::{EnvelopeArgument, PathKind};
 use crate::time::Timestamp;
 
 /// Limit of the difference between the clocks.
@@ -17,6 +20,7 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Header with the signature in hexadecimal digits.
 pub(super) const SIGNATURE: &str = "gatepost-signature";
 pub(super) const PATH: &str = "/probe";
+pub(super) const CANARY_PATH: &str = "/canary";
 /// Limits in bytes.
 pub(super) const MAX_REQUEST: usize = 4096;
 pub(super) const MAX_RESPONSE: usize = 64 * 1024;
@@ -40,6 +44,63 @@ pub(super) struct ProbeRequest {
     pub(super) family: Family,
     pub(super) at: Timestamp,
     pub(super) nonce: String,
+}
+
+/// Requests a pair of canaries to the mailbox `to`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CanaryRequest {
+    pub(super) to: String,
+    pub(super) at: Timestamp,
+    pub(super) nonce: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CanaryResponse {
+    pub(super) nonce: String,
+    pub(super) at: Timestamp,
+    pub(super) pair: CanaryPair,
+}
+
+/// The parts of every request that the vantage checks.
+pub(super) trait SignedRequest: DeserializeOwned {
+    fn at(&self) -> Timestamp;
+    fn nonce(&self) -> &str;
+    /// `None` if the request names none.
+    fn domain(&self) -> Option<DomainName>;
+}
+
+impl SignedRequest for ProbeRequest {
+    fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    fn nonce(&self) -> &str {
+        &self.nonce
+    }
+
+    fn domain(&self) -> Option<DomainName> {
+        Some(self.domain.clone())
+    }
+}
+
+impl SignedRequest for CanaryRequest {
+    fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    fn nonce(&self) -> &str {
+        &self.nonce
+    }
+
+    /// Only of a mailbox that every server reads as it is meant: it becomes a line of SMTP.
+    fn domain(&self) -> Option<DomainName> {
+        let argument = format!("TO:<{}>", self.to);
+        let parsed = EnvelopeArgument::parse(PathKind::Forward, argument.as_bytes()).ok()?;
+        let is_plain = parsed.mailbox() == self.to && parsed.rerouting().is_none();
+        let (_, domain) = self.to.rsplit_once('@').filter(|_| is_plain && self.to.is_ascii())?;
+        DomainName::parse(domain)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::protocol::VantageResult;
 use crate::addr::Family;
+use crate::canary::CanaryPair;
 use crate::policy::facts::{Answer, DomainName};
 
 /// Receives one event for each request, and for each connection that brought none.
@@ -25,6 +26,10 @@ pub enum RequestEvent<'a> {
         family: Family,
         result: &'a VantageResult,
     },
+    SentCanaries {
+        domain: &'a DomainName,
+        pair: &'a CanaryPair,
+    },
     /// HTTP status and reason.
     Rejected(u16, &'a str),
     /// No complete HTTP request.
@@ -34,9 +39,9 @@ pub enum RequestEvent<'a> {
 }
 
 impl RequestEvent<'_> {
-    /// Whether the client did not get a probe.
+    /// Whether the client got nothing.
     pub const fn is_rejection(&self) -> bool {
-        !matches!(self, Self::Probed { .. })
+        !matches!(self, Self::Probed { .. } | Self::SentCanaries { .. })
     }
 }
 
@@ -64,6 +69,19 @@ impl fmt::Display for RequestEvent<'_> {
                         Ok(())
                     }
                 }
+            }
+            Self::SentCanaries { domain, pair } => {
+                write!(f, "sent canaries {} to {domain}:", pair.id)?;
+                for family in Family::ALL {
+                    let delivery = pair.half(family).delivery.as_ref();
+                    let code = delivery.and_then(|delivery| delivery.code);
+                    let stage = delivery.map_or("none", |delivery| delivery.stage.as_str());
+                    match code {
+                        Some(code) => write!(f, " {family} {code} ({stage})")?,
+                        None => write!(f, " {family} no reply ({stage})")?,
+                    }
+                }
+                Ok(())
             }
             Self::Rejected(status, why) => {
                 write!(f, "rejected with {status}: {}", why.escape_debug())

@@ -23,13 +23,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::canary::{SentPairs, VantageCanaries, send};
 use super::protocol::{
-    MAX_CLOCK_SKEW, MAX_REQUEST, PATH, ProbeRequest, ProbeResponse, ProbedAddress, SIGNATURE,
-    VantageResult,
+    CANARY_PATH, CanaryRequest, CanaryResponse, MAX_CLOCK_SKEW, MAX_REQUEST, PATH, ProbeRequest,
+    ProbeResponse, ProbedAddress, SIGNATURE, SignedRequest, VantageResult,
 };
 use super::request_log::{RequestEvent, RequestLog};
 use super::signature::{Role, SharedKey};
@@ -63,6 +65,8 @@ pub struct VantageServerSettings {
     pub requests_per_minute: NonZeroU32,
     /// Probe only global addresses; false in tests.
     pub only_global: bool,
+    /// `None` if it sends no canaries.
+    pub canaries: Option<VantageCanaries>,
 }
 
 /// Answers requests; clones share everything.
@@ -74,6 +78,7 @@ struct ServerState {
     service: LookupService,
     log: Arc<dyn RequestLog>,
     rate: DefaultDirectRateLimiter,
+    sent_pairs: SentPairs,
     /// Nonces of the requests whose time is still acceptable.
     nonces: Cache<String, ()>,
     /// Open connections.
@@ -91,7 +96,16 @@ impl VantageServer {
         let nonces = Cache::builder().eviction_policy(EvictionPolicy::lru());
         let nonces = nonces.max_capacity(MAX_NONCES).time_to_live(MAX_CLOCK_SKEW * 2).build();
         let connections = Mutex::default();
-        Self(Arc::new(ServerState { settings, service, log, rate, nonces, connections }))
+        let sent_pairs = SentPairs::default();
+        Self(Arc::new(ServerState {
+            settings,
+            service,
+            log,
+            rate,
+            sent_pairs,
+            nonces,
+            connections,
+        }))
     }
 
     /// A place among the connections of the network of `peer`.
@@ -157,8 +171,9 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: ConnectionPermi
     let exchange = Exchange { server, peer };
     let router = Router::new()
         .route(PATH, post(respond))
+        .route(CANARY_PATH, post(respond_with_canaries))
         .fallback(async |State(exchange): State<Exchange>| {
-            exchange.refuse(StatusCode::NOT_FOUND, "not found; the path is /probe")
+            exchange.refuse(StatusCode::NOT_FOUND, "not found; the paths are /probe and /canary")
         })
         .method_not_allowed_fallback(async |State(exchange): State<Exchange>| {
             exchange.refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; use POST")
@@ -189,45 +204,90 @@ impl Exchange {
         self.server.0.log.log(self.peer, RequestEvent::Rejected(status.as_u16(), why));
         (status, format!("{why}\n")).into_response()
     }
+
+    /// Reads a request and checks it.
+    async fn read<R: SignedRequest>(&self, request: Request<Body>) -> Result<R, Response> {
+        let (head, body) = request.into_parts();
+        let body = match timeout(BODY_TIMEOUT, to_bytes(body, MAX_REQUEST)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_too_long_or_broken)) => {
+                let why = format!("the body is broken or longer than {MAX_REQUEST} bytes");
+                return Err(self.refuse(StatusCode::PAYLOAD_TOO_LARGE, &why));
+            }
+            Err(_elapsed) => {
+                let why = "the body did not arrive in time";
+                return Err(self.refuse(StatusCode::REQUEST_TIMEOUT, why));
+            }
+        };
+        let request = self.server.0.check(&head.headers, &body);
+        request.map_err(|(status, why)| self.refuse(status, &why))
+    }
+
+    fn sign(&self, response: &impl Serialize) -> Response {
+        match serde_json::to_vec(response) {
+            Ok(bytes) => {
+                let signature = self.server.0.settings.key.sign(Role::Response, &bytes);
+                ([(SIGNATURE, signature)], bytes).into_response()
+            }
+            Err(why) => self.refuse(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
+        }
+    }
 }
 
 /// A client without the key learns only that it has none.
 async fn respond(State(exchange): State<Exchange>, request: Request<Body>) -> Response {
     let state = &*exchange.server.0;
-    let (head, body) = request.into_parts();
-    let body = match timeout(BODY_TIMEOUT, to_bytes(body, MAX_REQUEST)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_too_long_or_broken)) => {
-            let why = format!("the body is broken or longer than {MAX_REQUEST} bytes");
-            return exchange.refuse(StatusCode::PAYLOAD_TOO_LARGE, &why);
-        }
-        Err(_elapsed) => {
-            return exchange.refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
-        }
-    };
-    let request = match state.check(&head.headers, &body) {
+    let request: ProbeRequest = match exchange.read(request).await {
         Ok(request) => request,
-        Err((status, why)) => return exchange.refuse(status, &why),
+        Err(refusal) => return refusal,
     };
     let (domain, family) = (request.domain, request.family);
     let result = state.probe(&domain, family).await;
     state.log.log(exchange.peer, RequestEvent::Probed { domain: &domain, family, result: &result });
     let response = ProbeResponse { nonce: request.nonce, at: now(), result };
-    match serde_json::to_vec(&response) {
-        Ok(bytes) => {
-            let signature = state.settings.key.sign(Role::Response, &bytes);
-            ([(SIGNATURE, signature)], bytes).into_response()
+    exchange.sign(&response)
+}
+
+async fn respond_with_canaries(
+    State(exchange): State<Exchange>,
+    request: Request<Body>,
+) -> Response {
+    let state = &*exchange.server.0;
+    let request: CanaryRequest = match exchange.read(request).await {
+        Ok(request) => request,
+        Err(refusal) => return refusal,
+    };
+    let Some(canaries) = &state.settings.canaries else {
+        let why = "this vantage sends no canaries; start it with --canary-from";
+        return exchange.refuse(StatusCode::FORBIDDEN, why);
+    };
+    // Checked before.
+    let Some(domain) = request.domain() else {
+        return exchange.refuse(StatusCode::FORBIDDEN, "the recipient has no domain");
+    };
+    if !state.sent_pairs.admit(canaries.per_day, now()) {
+        let why = format!("{} pairs were sent in 24 hours, which is the limit", canaries.per_day);
+        return exchange.refuse(StatusCode::TOO_MANY_REQUESTS, &why);
+    }
+    let (key, only_global) = (state.settings.key.hmac(), state.settings.only_global);
+    let to = (request.to, &domain);
+    match send(canaries, key, &state.service, to, only_global).await {
+        Ok(pair) => {
+            state
+                .log
+                .log(exchange.peer, RequestEvent::SentCanaries { domain: &domain, pair: &pair });
+            exchange.sign(&CanaryResponse { nonce: request.nonce, at: now(), pair })
         }
-        Err(why) => exchange.refuse(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
+        Err(why) => exchange.refuse(StatusCode::BAD_GATEWAY, &why),
     }
 }
 
 impl ServerState {
-    fn check(
+    fn check<R: SignedRequest>(
         &self,
         headers: &HeaderMap,
         body: &[u8],
-    ) -> Result<ProbeRequest, (StatusCode, String)> {
+    ) -> Result<R, (StatusCode, String)> {
         let no = |status, why: &str| Err((status, why.to_owned()));
         let signature = headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
         let Some(signature) = signature else {
@@ -237,7 +297,7 @@ impl ServerState {
             let why = "the signature is wrong: do both have the same key?";
             return no(StatusCode::UNAUTHORIZED, why);
         }
-        let request: ProbeRequest = match serde_json::from_slice(body) {
+        let request: R = match serde_json::from_slice(body) {
             Ok(request) => request,
             Err(why) => {
                 let why = format!("cannot parse the request: {why}; are both of the same version?");
@@ -245,20 +305,22 @@ impl ServerState {
             }
         };
         let now = now();
-        let skew = (now - request.at).max(request.at - now);
+        let skew = (now - request.at()).max(request.at() - now);
         if skew > MAX_CLOCK_SKEW {
             let why = format!(
                 "the time is {now} here and {} in the request: synchronize the clocks",
-                request.at
+                request.at()
             );
             return no(StatusCode::UNAUTHORIZED, &why);
         }
-        let nonce = self.nonces.entry(request.nonce.clone());
+        let nonce = self.nonces.entry(request.nonce().to_owned());
         if !nonce.or_insert(()).is_fresh() {
             return no(StatusCode::UNAUTHORIZED, "the request is a repetition");
         }
-        if !self.settings.domains.contains(&request.domain) {
-            let why = format!("{} is not among the domains of this vantage", request.domain);
+        let domain = request.domain();
+        if !domain.as_ref().is_some_and(|domain| self.settings.domains.contains(domain)) {
+            let domain = domain.map_or_else(|| "the recipient".to_owned(), |it| it.to_string());
+            let why = format!("{domain} is not among the domains of this vantage");
             return no(StatusCode::FORBIDDEN, &why);
         }
         if self.rate.check().is_err() {

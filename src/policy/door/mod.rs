@@ -20,6 +20,8 @@
 //!   is at fault), no upstream for sessions of the family, or sessions that stall while the other family delivers (a PMTU black
 //!   hole passes handshake and commands). Stalls from `agreeing_networks` different networks must agree, and a vantage whose
 //!   large segments pass, or any large message, outranks them.
+//! - Where `spam_parity` says so, it is also bad that canaries over the family are accepted and then marked as spam or lost, while
+//!   those over the other family are not. Only the owner of a key makes canaries.
 //! - *Unproven* is neither: a quiet night is not an outage. It closes the door only where `when_unproven` says so, and not
 //!   while a vantage that should prove it gives no results. The passing of time is never bad.
 //! - No client network alone can change the door but by proof: whatever one network sends, the door is in the state in which
@@ -64,7 +66,7 @@ pub use self::signals::{
 pub use self::silence::{SilenceDetector, SilenceSign};
 pub use self::state::{
     DoorReason, DoorReport, DoorSettings, DoorState, DoorStatus, DoorTransition, OperatorMode,
-    WhenUnproven,
+    SpamParity, WhenUnproven,
 };
 pub use self::upstream::UpstreamContact;
 pub use self::vantage::VantageStatus;

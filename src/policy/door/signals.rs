@@ -1,7 +1,7 @@
 //! Signals about a family's receive path, and their assessment.
 
 use super::proof::{PathProof, ProofSource};
-use super::state::{DoorReason, DoorSettings};
+use super::state::{DoorReason, DoorSettings, SpamParity};
 use crate::humanize::{counted, duration};
 use crate::policy::facts::{self, Answer};
 use crate::time::Timestamp;
@@ -27,6 +27,9 @@ pub struct Signals {
     pub upstream_down: bool,
     /// Sessions that stalled since the latest session in which large segments passed.
     pub stalled: Option<StalledSessions>,
+    /// Mail of this family is accepted and then marked as spam or lost, as canaries show, that of the other family is not: the
+    /// detail, for people.
+    pub filtered: Option<String>,
     pub alternatives: Alternatives,
 }
 
@@ -117,6 +120,9 @@ impl Signals {
         }
         if let Some(detail) = self.stalls(settings, now) {
             return Assessment::Bad(DoorReason::Stalled, detail);
+        }
+        if let Some(detail) = self.filtered.as_ref().filter(|_| settings.closes_filtered()) {
+            return Assessment::Bad(DoorReason::Filtered, detail.clone());
         }
         match self.proof() {
             Some(proof) if now.since(proof.at) <= settings.proof_max_age => {
@@ -217,6 +223,8 @@ impl Signals {
 
 /// Whether mail from the Internet reaches us: the answer to [`facts::Lookup::ReceivePath`].
 pub fn receive_path(signals: &Signals, settings: &DoorSettings, now: Timestamp) -> Answer {
+    // Mail that a filter takes away has reached us.
+    let settings = &DoorSettings { spam_parity: SpamParity::Warn, ..settings.clone() };
     match signals.assess(settings, now) {
         Assessment::Proven(proof) => Answer::Yes(Some(proof.text(now))),
         Assessment::Unproven => Answer::Unknown(facts::Reason::NoProof),

@@ -36,6 +36,7 @@ pub struct DoorSettings {
     /// The wait before the first trial of a closed door, and the longest wait.
     pub retry: Duration,
     pub retry_max: Duration,
+    pub spam_parity: SpamParity,
 }
 
 impl Default for DoorSettings {
@@ -54,6 +55,7 @@ impl Default for DoorSettings {
             min_hold: minutes(5),
             retry: minutes(10),
             retry_max: minutes(120),
+            spam_parity: SpamParity::default(),
         }
     }
 }
@@ -62,6 +64,10 @@ impl DoorSettings {
     pub(super) fn closes_unproven(&self) -> bool {
         self.when_unproven == WhenUnproven::Close
     }
+
+    pub(super) fn closes_filtered(&self) -> bool {
+        self.spam_parity == SpamParity::Close
+    }
 }
 
 /// The effect of having no recent proof and no bad signal.
@@ -69,6 +75,15 @@ impl DoorSettings {
 pub enum WhenUnproven {
     #[default]
     Open,
+    Close,
+}
+
+/// The effect of canaries that are filtered away over this family and not over the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpamParity {
+    /// A sign.
+    #[default]
+    Warn,
     Close,
 }
 
@@ -110,6 +125,8 @@ labels! {
         ProbesFailed = "probes_failed",
         UpstreamDown = "upstream_down",
         Stalled = "stalled",
+        /// Canaries are accepted, and marked as spam or lost.
+        Filtered = "filtered",
         /// Open to find out whether mail works again.
         Trial = "trial",
         Operator = "operator",
@@ -167,6 +184,8 @@ pub struct DoorReport {
     pub vantage: Option<VantageStatus>,
     /// Mail of the family is missing; null if none is.
     pub silence: Option<SilenceSign>,
+    /// Mail of the family is filtered away, as canaries show: the detail; null if it is not.
+    pub filtered: Option<String>,
     /// False while a closed door refuses nothing, because mail does not reach the gateway.
     pub enforced: bool,
 }

@@ -9,8 +9,10 @@ use super::masking::sentence;
 use super::session::Tone;
 use super::{LiveState, Snapshot, UpstreamRow};
 use crate::addr::Family;
+use crate::canary::{CanaryStatus, Comparison};
 use crate::humanize::{ago, clock, count, date_time, duration, family, short_duration};
 use crate::policy::door::{DoorReport, DoorState, DoorStatus, OperatorMode};
+use crate::report::canary::detail as canary_detail;
 use crate::report::door::{NOT_ENFORCED, proof_event, vantage_sentence};
 use crate::time::Timestamp;
 
@@ -97,14 +99,18 @@ fn door(of: Family, report: Option<&DoorReport>, now: Timestamp) -> Markup {
     }
 }
 
-/// Signs that change no door: the vantage is down, mail is missing.
+/// Signs, most of which change no door: the vantage is down, mail is missing, canaries are filtered away.
 fn signs(report: &DoorReport, now: Timestamp) -> Markup {
     html! {
-        @if report.silence.is_some() || report.vantage.is_some() {
+        @if report.silence.is_some() || report.filtered.is_some() || report.vantage.is_some() {
             dl {
                 @if let Some(silence) = &report.silence {
                     dt { "Sign" }
                     dd { (badge(Tone::Fair, "mail missing")) " " (sentence(&silence.text(report.family, now))) }
+                }
+                @if let Some(filtered) = &report.filtered {
+                    dt { "Sign" }
+                    dd { (badge(Tone::Fair, "mail filtered")) " " (sentence(filtered)) }
                 }
                 @if let Some(vantage) = &report.vantage {
                     dt { "Vantage" }
@@ -158,6 +164,44 @@ fn proof(status: &DoorStatus) -> Markup {
                 (proof_event(proof)) " "
                 span title={ (date_time(proof.at)) " UTC" } { (ago(status.at.since(proof.at))) }
             },
+        }
+    }
+}
+
+/// One sentence for each direction that has canaries.
+pub(super) fn canaries(live: &LiveState) -> Markup {
+    let Some(canaries) = &live.canaries else { return html! {} };
+    let known = canaries.iter().filter(|status| status.at.is_some() || status.waiting > 0);
+    section(
+        "canaries",
+        "Canaries",
+        html! {
+            div class="card" {
+                @if known.clone().next().is_none() { p { "None since the start." } }
+                @else { dl { @for status in known { (canary(status, live.at)) } } }
+            }
+        },
+    )
+}
+
+fn canary(status: &CanaryStatus, now: Timestamp) -> Markup {
+    let (tone, word) = match (status.comparison, status.at) {
+        (Comparison::Equal, _) => (Tone::Good, "treated alike"),
+        (Comparison::Ipv6Worse, _) => (Tone::Bad, "IPv6 worse"),
+        (Comparison::Ipv4Worse, _) => (Tone::Fair, "IPv4 worse"),
+        (Comparison::Unknown, _) => (Tone::Plain, "unknown"),
+    };
+    html! {
+        dt { (status.direction) }
+        dd {
+            (badge(tone, word)) " "
+            @match status.at {
+                None => { "Reports about the first pair are due." },
+                Some(at) => {
+                    (sentence(&canary_detail(status))) ", "
+                    span title={ (date_time(at)) " UTC" } { (ago(now.since(at))) }
+                },
+            }
         }
     }
 }

@@ -5,8 +5,10 @@ use super::masking::sentence;
 use super::session::Tone;
 use super::{LiveState, Snapshot, UpstreamRow};
 use crate::addr::Family;
+use crate::canary::Comparison;
 use crate::humanize::{counted, duration, family};
 use crate::policy::door::{DoorReport, DoorState, DoorStatus, OperatorMode};
+use crate::report::canary::detail as canary_detail;
 use crate::report::door::NOT_ENFORCED;
 
 /// Minutes in which the share of failed sessions is measured.
@@ -38,6 +40,15 @@ impl Headline {
                 let text = sentence(&silence.text(report.family, live.at));
                 sentences.push((Tone::Fair, format!("{}.", capitalized(&text))));
             }
+        }
+        for status in live.canaries.iter().flatten() {
+            let tone = match status.comparison {
+                Comparison::Ipv6Worse => Tone::Bad,
+                Comparison::Ipv4Worse => Tone::Fair,
+                Comparison::Equal | Comparison::Unknown => continue,
+            };
+            let text = sentence(&canary_detail(status));
+            sentences.push((tone, format!("Canaries, {}: {text}.", status.direction)));
         }
         // One vantage probes both families.
         let vantage = live.doors.iter().find_map(|report| report.vantage.as_ref());

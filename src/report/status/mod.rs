@@ -34,6 +34,7 @@ use self::lookup::LookupRow;
 use self::masking::AddressMasking;
 use self::session::SessionRow;
 use crate::addr::Family;
+use crate::canary::CanaryStatus;
 use crate::engine::{Event, Observe, SessionRecord};
 use crate::policy::door::DoorReport;
 use crate::policy::facts::{
@@ -75,6 +76,8 @@ pub struct LiveState {
     pub doors: Vec<DoorReport>,
     /// Configured upstreams; empty if mail is relayed to its original destination.
     pub upstreams: Vec<UpstreamRow>,
+    /// By direction; `None` without `[canary]`.
+    pub canaries: Option<Vec<CanaryStatus>>,
     /// About a setting that is dangerous, and was chosen.
     pub warning: Option<String>,
 }

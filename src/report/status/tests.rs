@@ -89,6 +89,7 @@ fn quiet(at: Timestamp) -> LiveState {
         ready: true,
         readiness: "ready",
         doors: Vec::new(),
+        canaries: None,
         upstreams: Vec::new(),
         warning: None,
     }
@@ -176,6 +177,7 @@ fn busy(settings: &StatusSettings) -> (StatusCollector, LiveState) {
         refused: 1204,
         vantage: Some(vantage_down(at(3000))),
         silence: Some(missing_mail()),
+        filtered: None,
         enforced: true,
     };
     let unguarded = DoorReport {
@@ -185,6 +187,7 @@ fn busy(settings: &StatusSettings) -> (StatusCollector, LiveState) {
         refused: 0,
         vantage: Some(vantage_down(at(3000))),
         silence: None,
+        filtered: None,
         enforced: true,
     };
     let upstream = |address: &str, up, seconds, last_error| UpstreamRow {
@@ -288,6 +291,7 @@ fn headlines() {
             refused: 0,
             vantage: None,
             silence: None,
+            filtered: None,
             enforced: true,
         }]
     };
@@ -302,6 +306,7 @@ fn headlines() {
         refused: 0,
         vantage,
         silence,
+        filtered: None,
         enforced: true,
     };
     let doors = vec![unguarded(Some(vantage_down(at(3000))), Some(missing_mail()))];

@@ -1,5 +1,6 @@
 //! Pairs of canaries through Postfix and rspamd, one that adds score to all mail over IPv6 and one that does not.
 
+pub(crate) mod gateway;
 pub(crate) mod rspamd;
 
 use std::fs;
@@ -96,14 +97,17 @@ impl<'lab> Site<'lab> {
     }
 }
 
-/// Virtual(8) makes the mailbox with its first message, which Postfix defers until the filter works.
 fn with_mailbox(site: &Site<'_>) {
-    let server = site.lab.direct(Family::Ipv4);
+    with_mailbox_at(site.lab, &site.postfix);
+}
+
+/// Virtual(8) makes the mailbox with its first message, which Postfix defers until the filter works.
+fn with_mailbox_at(lab: &Lab, postfix: &Postfix<'_>) {
     until("a filter that works", || {
-        let sent = site.lab.client.swaks(server, "somebody@example.org", &[]);
+        let sent = lab.client.swaks(lab.direct(Family::Ipv4), "somebody@example.org", &[]);
         sent.status.success().then_some(())
     });
-    site.postfix.take_message_to("somebody@example.org");
+    postfix.take_message_to("somebody@example.org");
 }
 
 fn a_filter_that_marks_ipv6_is_found() {

@@ -73,6 +73,7 @@ impl Gateway {
             (config.watch != old.watch, "[watch]"),
             (config.lookup != old.lookup, "[lookup]"),
             (config.vantage != old.vantage, "[vantage]"),
+            (config.canary != old.canary, "[canary]"),
             (
                 needs_restart(&config) != needs_restart(old),
                 "outbound.map, mail_log or config_directory",

@@ -25,6 +25,9 @@ impl Gateway {
         if let Some(outbound) = &self.outbound {
             outbound.on_tick();
         }
+        if let Some((canary, _)) = &self.canary {
+            canary.on_tick();
+        }
         self.health.set(self.ready_state());
         self.sources.set_outage(self.outage());
         let upstreams = self.relay.handle().upstream_health();
