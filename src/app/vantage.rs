@@ -13,6 +13,7 @@ use super::hostname::hostname;
 use super::output::note;
 use super::signals::Shutdown;
 use crate::addr::Networks;
+use crate::canary_reports::ReportDirectory;
 use crate::cli::VantageArgs;
 use crate::lookup::vantage::{
     RequestEvent, RequestLog, SharedKey, VantageCanaries, VantageServer, VantageServerSettings,
@@ -53,6 +54,7 @@ pub(super) async fn vantage(args: VantageArgs) -> anyhow::Result<ExitCode> {
         requests_per_minute: args.requests_per_minute,
         only_global: true,
         canaries,
+        reports: args.canary_reports.map(ReportDirectory::new),
     };
     let mut shutdown = Shutdown::new(None)?;
     tokio::select! {

@@ -7,7 +7,7 @@ use super::judgement::HeaderJudgement;
 use super::marks::Mark;
 use super::outcome::{CanaryOutcome, Comparison};
 use super::pairs::{CanaryPair, CanaryPairs, MarkedWhere, PairResult};
-use super::token::{CanaryDirection, CanaryToken};
+use super::token::{CanaryDirection, CanaryToken, PairId};
 use crate::addr::Family;
 use crate::time::Timestamp;
 
@@ -94,6 +94,11 @@ impl CanaryMonitor {
             *latest = Some(new.clone());
         }
         Some(new)
+    }
+
+    /// Whether a pair waits for reports.
+    pub fn is_waiting(&self, id: PairId) -> bool {
+        self.pairs.is_open(id)
     }
 
     pub fn status(&self, direction: CanaryDirection, now: Timestamp) -> CanaryStatus {

@@ -63,7 +63,7 @@ impl PairHalf {
 
     /// The outcome when the time for reports is over. A message is lost if it is known to have been sent.
     pub fn outcome(&self) -> CanaryOutcome {
-        self.settled().unwrap_or_else(|| match (&self.delivery, &self.passed) {
+        self.settled().unwrap_or(match (&self.delivery, &self.passed) {
             (None, None) => CanaryOutcome::Unknown,
             _ => CanaryOutcome::Lost,
         })
@@ -232,6 +232,10 @@ impl CanaryPairs {
         let pair = self.open.remove(&id)?;
         self.ended.insert(id, pair.sent);
         Some(PairResult { pair, at: now })
+    }
+
+    pub fn is_open(&self, id: PairId) -> bool {
+        self.open.contains_key(&id)
     }
 
     /// The pairs that wait for reports.

@@ -45,6 +45,10 @@ pub struct VantageArgs {
     /// Sender of canaries, a mailbox of your own; with it the gateway may have pairs sent to mailboxes of the domains.
     #[arg(long, value_name = "ADDRESS", value_parser = mailbox)]
     pub canary_from: Option<String>,
+    /// Directory with the reports of `gatepost canary receive --reports`, which the gateway may read: of a mailbox that it sends
+    /// outbound canaries to.
+    #[arg(long, value_name = "DIR")]
+    pub canary_reports: Option<PathBuf>,
     /// Pairs of canaries sent in 24 hours at most.
     #[arg(long, value_name = "N", default_value = "100", requires = "canary_from")]
     pub canaries_per_day: NonZeroU32,

@@ -21,6 +21,7 @@ pub use keys::{DefaultSpec, KeySpec, RENAMED, SECTIONS, SectionSpec};
 pub use size::{WATCH_BUFFER, parse_size};
 
 use crate::addr::{Family, Networks};
+use crate::canary::CanaryAddresses;
 use crate::control;
 use crate::intercept;
 use crate::intercept::door::RefuseMethod;
@@ -149,13 +150,17 @@ pub struct CanaryConfig {
     pub key: PathBuf,
     /// The mailbox that inbound canaries are sent to.
     pub inbound_to: String,
+    /// Sender and recipient of outbound canaries.
+    pub outbound: Option<CanaryAddresses>,
+    /// Whether mail to a destination that filters IPv6 mail away prefers IPv4.
+    pub prefer_ipv4: bool,
     /// Time for the reports about a pair.
     pub timeout: Duration,
     /// Age at which a result says nothing.
     pub max_age: Duration,
-    /// At which the vantage is asked to send a pair; `None` if it is not.
+    /// At which pairs are sent in both directions; `None` without a schedule.
     pub interval: Option<Duration>,
-    /// Pairs that it is asked for in 24 hours.
+    /// Pairs in 24 hours, in each direction.
     pub per_day: u32,
 }
 

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
     harness::run(&[
         canary::TESTS,
         canary::gateway::TESTS,
+        canary::outbound::TESTS,
         capture_files::TESTS,
         captures::TESTS,
         captures::record::dialogues::TESTS,

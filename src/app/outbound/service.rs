@@ -1,5 +1,6 @@
 //! The parts of `[outbound]` in a running gateway.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use super::steering::Steering;
 use crate::config::OutboundConfig;
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
+use crate::policy::facts::DomainName;
 use crate::postfix::mail_log::{MailLogFollower, MailLogSettings};
 use crate::postfix::socketmap::MapListener;
 use crate::report::SessionLog;
@@ -93,6 +95,11 @@ impl OutboundService {
         self.steering.set_pins(config.map(|config| config.pins.clone()).unwrap_or_default());
         self.evidence.set_settings(config.map(|config| config.steering).unwrap_or_default());
         self.resets.set(config.and_then(|config| config.resets.clone()));
+    }
+
+    /// Hosts that filter mail over IPv6 away, as canaries show: it prefers IPv4.
+    pub(in crate::app) fn set_filtered_hosts(&self, hosts: BTreeSet<DomainName>) {
+        self.steering.set_filtered_hosts(hosts);
     }
 
     /// Leaves nothing in the kernel.

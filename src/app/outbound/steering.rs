@@ -1,6 +1,7 @@
-//! Which addresses of other hosts our mail uses: the pins of the operator and the evidence, for Postfix's questions and for the
+//! Which addresses of other hosts our mail uses: the pins of the operator, canaries and the evidence, for Postfix's questions and for the
 //! kernel.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -51,7 +52,7 @@ impl AddressDecision {
 pub(super) struct AvoidedAddress {
     pub(super) ip: Ipv6Addr,
     pub(super) hosts: Vec<DomainName>,
-    /// In the past during a trial. `None` for pinned hosts.
+    /// In the past during a trial. `None` for pinned hosts, and for those that filter.
     pub(super) until: Option<Timestamp>,
 }
 
@@ -61,6 +62,8 @@ pub(super) struct Steering(Arc<SteeringState>);
 
 struct SteeringState {
     pins: ArcSwap<Pins>,
+    /// Hosts that filter mail over IPv6 away.
+    filtered: ArcSwap<BTreeSet<DomainName>>,
     /// Hosts with an A record. Postfix asks about A records just before it asks about AAAA records.
     with_ipv4: Mutex<RecentHosts>,
     /// `None` if lookups are disabled.
@@ -78,12 +81,20 @@ impl Steering {
     ) -> Self {
         let pins = ArcSwap::from_pointee(pins);
         let with_ipv4 = Mutex::default();
-        Self(Arc::new(SteeringState { pins, with_ipv4, lookup, evidence, metrics }))
+        let filtered = ArcSwap::default();
+        Self(Arc::new(SteeringState { pins, filtered, with_ipv4, lookup, evidence, metrics }))
     }
 
     /// Replaces the operator's pins.
     pub(super) fn set_pins(&self, pins: Pins) {
         self.0.pins.store(Arc::new(pins));
+    }
+
+    /// Replaces the hosts to which mail prefers IPv4 because they filter mail over IPv6 away.
+    pub(super) fn set_filtered_hosts(&self, hosts: BTreeSet<DomainName>) {
+        if **self.0.filtered.load() != hosts {
+            self.0.filtered.store(Arc::new(hosts));
+        }
     }
 
     /// Whether mail to `host` uses an IPv6 address, if the host has an IPv4 address too. The only place where this is decided.
@@ -92,6 +103,7 @@ impl Steering {
         match self.0.pins.load().of(host) {
             Some(Pin::Ipv4Only) => AddressDecision::Omit { until: None },
             Some(Pin::KeepIpv6) => AddressDecision::Keep,
+            None if self.0.filtered.load().contains(host) => AddressDecision::Omit { until: None },
             None => match self.0.evidence.decide(host, ip, by) {
                 SteeringDecision::Use => AddressDecision::Keep,
                 SteeringDecision::Try(_) => AddressDecision::Try,
@@ -106,7 +118,9 @@ impl Steering {
     /// connection.
     pub(super) fn avoided_addresses(&self) -> Vec<AvoidedAddress> {
         let pins = self.0.pins.load();
-        let is_pinned = |host: &DomainName| pins.of(host) == Some(Pin::Ipv4Only);
+        let filtered = self.0.filtered.load();
+        let is_pinned =
+            |host: &DomainName| pins.of(host) == Some(Pin::Ipv4Only) || filtered.contains(host);
         let addresses = self.0.evidence.ipv6_addresses_to_decide(is_pinned);
         let avoided = addresses.into_iter().filter_map(|(ip, hosts)| {
             let mut end = None;
@@ -222,6 +236,24 @@ mod tests {
         let other = record("mx.b.example. 60 IN AAAA 2001:db8::1");
         assert_eq!(steering.answer(other).await, MapAnswer::NotFound);
         steering.set_pins(Pins::default());
+        assert_eq!(steering.answer(ipv6()).await, MapAnswer::NotFound);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_filters_ipv6_mail_gets_it_over_ipv4_unless_it_is_pinned() {
+        let steering = steering(Pins::default());
+        steering.answer(record("mx.a.example. 60 IN A 192.0.2.1")).await;
+        let ipv6 = || record("mx.a.example. 60 IN AAAA 2001:db8::1");
+        assert_eq!(steering.answer(ipv6()).await, MapAnswer::NotFound);
+        steering.set_filtered_hosts(BTreeSet::from([name("mx.a.example")]));
+        assert_eq!(steering.answer(ipv6()).await, MapAnswer::Ok("IGNORE".to_owned()));
+        let alone = record("mx.b.example. 60 IN AAAA 2001:db8::1");
+        assert_eq!(steering.answer(alone).await, MapAnswer::NotFound);
+        let keep_ipv6 = Domains { exact: vec![name("mx.a.example")], below: Vec::new() };
+        steering.set_pins(Pins { keep_ipv6, ..Pins::default() });
+        assert_eq!(steering.answer(ipv6()).await, MapAnswer::NotFound);
+        steering.set_pins(Pins::default());
+        steering.set_filtered_hosts(BTreeSet::new());
         assert_eq!(steering.answer(ipv6()).await, MapAnswer::NotFound);
     }
 

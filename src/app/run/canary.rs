@@ -1,7 +1,8 @@
-//! `[canary]`: collects the reports about canaries, and asks the vantage to send some.
+//! `[canary]`: collects the reports about canaries, asks the vantage to send some, and sends some to its side.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -11,16 +12,26 @@ use tokio::time::sleep;
 
 use crate::addr::Family;
 use crate::canary::{
-    CanaryDirection, CanaryMonitor, CanaryReport, CanaryStatus, Comparison, PairResult,
+    CanaryAddresses, CanaryDirection, CanaryMonitor, CanaryPair, CanaryReport, CanaryStatus,
+    Comparison, PairResult,
 };
 use crate::config::{CanaryConfig, Config};
 use crate::hmac_key::HmacKey;
 use crate::lookup::vantage::{SharedKey, Vantage};
+use crate::lookup::{LookupService, exchange_addresses};
 use crate::metrics::Metrics;
+use crate::policy::facts::{DomainName, Lookup};
 use crate::report::{LogLevel, SessionLog, canary};
+use crate::smtp_connection::{CanarySender, CanaryTarget, PairOrder};
 use crate::time::Timestamp;
+use crate::tls::{UpstreamVerification, upstream_config};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
+const SMTP: u16 = 25;
+/// For each connection and reply of an outbound canary.
+const STEP: Duration = Duration::from_secs(15);
+/// Interval at which the reports about an outbound pair are fetched.
+const POLL: Duration = Duration::from_secs(10);
 /// Time from the start to the first request, so that upstreams and mailbox are up.
 const FIRST: Duration = Duration::from_secs(5);
 
@@ -32,34 +43,55 @@ struct CanaryState {
     key: HmacKey,
     config: CanaryConfig,
     monitor: Mutex<CanaryMonitor>,
+    /// Exchange hosts that the latest outbound pair was sent to.
+    outbound_hosts: Mutex<BTreeSet<DomainName>>,
     metrics: Arc<Metrics>,
     log: Arc<SessionLog>,
 }
 
 impl CanaryService {
-    /// `None` without `[canary]`. The task, if there is one, asks the vantage.
+    /// `None` without `[canary]`. The tasks send on schedule.
     ///
     /// # Errors
     /// A key cannot be read.
     pub(super) fn start(
         config: &Config,
+        lookup: Option<&LookupService>,
         metrics: &Arc<Metrics>,
         log: &Arc<SessionLog>,
-    ) -> anyhow::Result<Option<(Self, Option<JoinHandle<()>>)>> {
+    ) -> anyhow::Result<Option<(Self, Vec<JoinHandle<()>>)>> {
         let Some(settings) = config.canary.clone() else { return Ok(None) };
         let key = SharedKey::read(&settings.key).context("canary.key_file")?.hmac().clone();
         let monitor = Mutex::new(CanaryMonitor::new(settings.timeout, settings.max_age));
         let (metrics, log) = (Arc::clone(metrics), Arc::clone(log));
-        let interval = settings.interval;
-        let service = Self(Arc::new(CanaryState { key, config: settings, monitor, metrics, log }));
-        let task = match (interval, &config.vantage) {
-            (Some(interval), Some(vantage)) => {
-                let vantage = Vantage::new(vantage, config.relay.mark).context("[vantage]")?;
-                Some(tokio::spawn(service.clone().ask(vantage, interval)))
-            }
-            _ => None,
+        let (interval, outbound) = (settings.interval, settings.outbound.clone());
+        let state = CanaryState {
+            key,
+            config: settings,
+            monitor,
+            outbound_hosts: Mutex::default(),
+            metrics,
+            log,
         };
-        Ok(Some((service, task)))
+        let service = Self(Arc::new(state));
+        let mut tasks = Vec::new();
+        if let (Some(interval), Some(vantage)) = (interval, &config.vantage) {
+            let vantage = Vantage::new(vantage, config.relay.mark).context("[vantage]")?;
+            if let (Some(addresses), Some(lookup)) = (outbound, lookup) {
+                let tls = upstream_config(&UpstreamVerification::None)?;
+                let hostname = config.relay.smtp.hostname.clone();
+                let sender = CanarySender { hostname, timeout: STEP, tls };
+                let outbound = OutboundCanaries {
+                    vantage: vantage.clone(),
+                    sender,
+                    addresses,
+                    lookup: lookup.clone(),
+                };
+                tasks.push(tokio::spawn(service.clone().send_outbound(outbound, interval)));
+            }
+            tasks.push(tokio::spawn(service.clone().ask(vantage, interval)));
+        }
+        Ok(Some((service, tasks)))
     }
 
     /// A mailbox reports a canary.
@@ -67,17 +99,20 @@ impl CanaryService {
     /// # Errors
     /// It is none of this site; the reason is for people.
     pub(super) fn on_report(&self, report: CanaryReport) -> Result<(), String> {
-        let state = &*self.0;
         let now = wall_clock();
-        if !report.recipient.eq_ignore_ascii_case(&state.config.inbound_to) {
-            let to = &state.config.inbound_to;
-            return Err(format!(
-                "canary.inbound_to is {to}, and the report is about another mailbox"
-            ));
-        }
-        let token = report.token(&state.key, now).map_err(|reason| {
+        let token = report.token(&self.0.key, now).map_err(|reason| {
             format!("the report is about no canary of canary.key_file: {reason}")
         })?;
+        let to = match token.direction {
+            CanaryDirection::Inbound => Some(self.0.config.inbound_to.as_str()),
+            CanaryDirection::Outbound => {
+                self.0.config.outbound.as_ref().map(|addresses| addresses.to.as_str())
+            }
+        };
+        if !to.is_some_and(|to| report.recipient.eq_ignore_ascii_case(to)) {
+            let reason = "the report is about another mailbox than those in [canary]";
+            return Err(reason.to_owned());
+        }
         let result = self.monitor().on_received(token, report.judgement, report.received, now);
         self.publish(result, now);
         Ok(())
@@ -124,49 +159,181 @@ impl CanaryService {
         self.0.log.notice(level, &notice);
     }
 
+    /// Hosts of the outbound canaries' destination, while it filters mail over IPv6 away and mail should prefer IPv4 for that.
+    pub(super) fn hosts_without_ipv6(&self) -> BTreeSet<DomainName> {
+        let status = self.monitor().status(CanaryDirection::Outbound, wall_clock());
+        if !self.0.config.prefer_ipv4 || !status.is_filtered(Family::Ipv6) {
+            return BTreeSet::new();
+        }
+        self.0.outbound_hosts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Asks the vantage for a pair at each interval.
     async fn ask(self, vantage: Vantage, interval: Duration) {
-        let mut asked: VecDeque<Timestamp> = VecDeque::new();
-        let mut is_failing = false;
-        sleep(FIRST.min(interval)).await;
+        let mut schedule = Schedule::new(interval, self.0.config.per_day);
+        let mut failure = FailureLog::new("the vantage sends no canaries", &self.0.log);
         loop {
-            let now = wall_clock();
-            asked.retain(|at| now - *at < DAY);
-            let limit = usize::try_from(self.0.config.per_day).unwrap_or(usize::MAX);
-            if asked.len() < limit {
-                asked.push_back(now);
-                let pair = vantage.send_canaries(&self.0.config.inbound_to).await;
-                match pair {
-                    Ok(pair) => {
-                        if is_failing {
-                            let notice = "the vantage sends canaries again";
-                            self.0.log.notice(LogLevel::Info, notice);
-                        }
-                        is_failing = false;
-                        for family in Family::ALL {
-                            let Some(delivery) = pair.half(family).delivery.clone() else {
-                                continue;
-                            };
-                            let (token, now) = (pair.token(family), wall_clock());
-                            let result = self.monitor().on_delivery(token, delivery, now);
-                            self.publish(result, now);
+            schedule.wait().await;
+            match vantage.send_canaries(&self.0.config.inbound_to).await {
+                Ok(pair) => {
+                    failure.on_result(None);
+                    self.on_sent(&pair);
+                }
+                Err(error) => failure.on_result(Some(error.to_string())),
+            }
+        }
+    }
+
+    /// Sends a pair to the vantage's side at each interval, and fetches the reports about it.
+    async fn send_outbound(self, outbound: OutboundCanaries, interval: Duration) {
+        let mut schedule = Schedule::new(interval, self.0.config.per_day);
+        let mut failure = FailureLog::new("no canaries are sent to outbound_to", &self.0.log);
+        let mut reports = FailureLog::new("the vantage hands out no reports", &self.0.log);
+        loop {
+            schedule.wait().await;
+            let pair = match outbound.send(&self.0.key).await {
+                Ok((pair, hosts)) => {
+                    failure.on_result(None);
+                    *self.0.outbound_hosts.lock().unwrap_or_else(PoisonError::into_inner) = hosts;
+                    pair
+                }
+                Err(reason) => {
+                    failure.on_result(Some(reason));
+                    continue;
+                }
+            };
+            self.on_sent(&pair);
+            let poll = POLL.min(interval);
+            while self.monitor().is_waiting(pair.id) {
+                sleep(poll).await;
+                match outbound.vantage.canary_reports(pair.id).await {
+                    Ok(found) => {
+                        reports.on_result(None);
+                        for report in found {
+                            // Whatever is not of this site counts for nothing.
+                            let _not_ours = self.on_report(report);
                         }
                     }
-                    Err(error) => {
-                        if !is_failing {
-                            let notice = format!("the vantage sends no canaries: {error}");
-                            self.0.log.notice(LogLevel::Warn, &notice);
-                        }
-                        is_failing = true;
-                    }
+                    Err(error) => reports.on_result(Some(error.to_string())),
                 }
             }
-            sleep(with_jitter(interval)).await;
+        }
+    }
+
+    fn on_sent(&self, pair: &CanaryPair) {
+        for family in Family::ALL {
+            let Some(delivery) = pair.half(family).delivery.clone() else { continue };
+            let now = wall_clock();
+            let result = self.monitor().on_delivery(pair.token(family), delivery, now);
+            self.publish(result, now);
         }
     }
 
     fn monitor(&self) -> MutexGuard<'_, CanaryMonitor> {
         self.0.monitor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What outbound canaries need.
+struct OutboundCanaries {
+    vantage: Vantage,
+    sender: CanarySender,
+    addresses: CanaryAddresses,
+    lookup: LookupService,
+}
+
+impl OutboundCanaries {
+    /// The pair with the replies of the mail servers, and the exchange hosts.
+    ///
+    /// # Errors
+    /// Why nothing was sent, for people.
+    async fn send(&self, key: &HmacKey) -> Result<(CanaryPair, BTreeSet<DomainName>), String> {
+        let to = &self.addresses.to;
+        let domain = to.rsplit_once('@').and_then(|(_, domain)| DomainName::parse(domain));
+        let domain = domain.ok_or_else(|| format!("{to} has no domain name"))?;
+        let targets = async |family: Family| {
+            let answer = |lookup: Lookup| {
+                let service = self.lookup.clone();
+                async move { service.lookup(&lookup).await.answer }
+            };
+            let found = exchange_addresses(answer, &domain, family).await;
+            found.map_err(|reason| format!("cannot look up the exchanges of {domain} ({reason})"))
+        };
+        let (ipv4, ipv6) = (targets(Family::Ipv4).await?, targets(Family::Ipv6).await?);
+        let hosts = ipv4.iter().chain(&ipv6).map(|(host, _)| host.clone()).collect();
+        let target = |(name, ip): &(DomainName, IpAddr)| CanaryTarget {
+            name: name.to_string(),
+            address: SocketAddr::new(*ip, SMTP),
+        };
+        let [ipv4, ipv6] = [ipv4, ipv6].map(|all| all.iter().map(target).collect::<Vec<_>>());
+        let order = PairOrder {
+            direction: CanaryDirection::Outbound,
+            addresses: &self.addresses,
+            key,
+            ipv4: &ipv4,
+            ipv6: &ipv6,
+        };
+        let pair = self.sender.send_pair(order, wall_clock()).await;
+        let pair = pair.map_err(|error| format!("cannot read random bytes: {error}"))?;
+        Ok((pair, hosts))
+    }
+}
+
+/// The times of pairs, of which there are no more than a number in 24 hours.
+struct Schedule {
+    interval: Duration,
+    per_day: usize,
+    sent: VecDeque<Timestamp>,
+}
+
+impl Schedule {
+    fn new(interval: Duration, per_day: u32) -> Self {
+        let per_day = usize::try_from(per_day).unwrap_or(usize::MAX);
+        Self { interval, per_day, sent: VecDeque::new() }
+    }
+
+    /// Returns when a pair is due.
+    async fn wait(&mut self) {
+        let first = self.sent.is_empty();
+        sleep(if first { FIRST.min(self.interval) } else { with_jitter(self.interval) }).await;
+        while !self.admit(wall_clock()) {
+            sleep(with_jitter(self.interval)).await;
+        }
+    }
+
+    fn admit(&mut self, now: Timestamp) -> bool {
+        self.sent.retain(|at| now - *at < DAY);
+        let is_free = self.sent.len() < self.per_day;
+        if is_free {
+            self.sent.push_back(now);
+        }
+        is_free
+    }
+}
+
+/// Logs a failure when it begins and when it is over.
+struct FailureLog<'l> {
+    what: &'static str,
+    log: &'l SessionLog,
+    fails: bool,
+}
+
+impl<'l> FailureLog<'l> {
+    const fn new(what: &'static str, log: &'l SessionLog) -> Self {
+        Self { what, log, fails: false }
+    }
+
+    fn on_result(&mut self, failure: Option<String>) {
+        match (&failure, self.fails) {
+            (Some(reason), false) => {
+                self.log.notice(LogLevel::Warn, &format!("{}: {reason}", self.what));
+            }
+            (None, true) => {
+                self.log.notice(LogLevel::Info, &format!("no longer: {}", self.what));
+            }
+            _ => {}
+        }
+        self.fails = failure.is_some();
     }
 }
 
@@ -186,6 +353,16 @@ fn wall_clock() -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pairs_are_limited_per_day() {
+        let mut schedule = Schedule::new(Duration::from_secs(1), 2);
+        let start = Timestamp::from_nanos(1_767_323_045_000_000_000);
+        let admitted: Vec<_> = [Duration::ZERO, DAY / 2, DAY / 2, DAY, DAY]
+            .map(|after| schedule.admit(start + after))
+            .to_vec();
+        assert_eq!(admitted, [true, true, false, true, false]);
+    }
 
     #[test]
     fn jitter_is_a_tenth() {

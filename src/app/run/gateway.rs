@@ -78,8 +78,8 @@ pub(super) struct Gateway {
     policy_service: Option<(PolicyService, String)>,
     /// With `[outbound]`.
     outbound: Option<OutboundService>,
-    /// With the task that asks the vantage for canaries, if there is one.
-    canary: Option<(CanaryService, Option<JoinHandle<()>>)>,
+    /// With the tasks that send canaries.
+    canary: Option<(CanaryService, Vec<JoinHandle<()>>)>,
     /// `None` if lookups are disabled.
     lookup: Option<LookupService>,
     capabilities: KeptCapabilities,
@@ -186,7 +186,7 @@ impl Gateway {
         }
         tokio::spawn(relay.forget_idle_clients());
         tokio::spawn(relay.check_upstreams());
-        let canary = CanaryService::start(&config, &metrics, &log)?;
+        let canary = CanaryService::start(&config, lookup.as_ref(), &metrics, &log)?;
         let canaries = canary.as_ref().map(|(service, _)| service);
         let doors = match doors {
             Some((settings, enforcer)) => {
@@ -331,7 +331,7 @@ impl Gateway {
         if let Some((_, task)) = self.doors {
             task.abort();
         }
-        if let Some((_, Some(task))) = self.canary {
+        for task in self.canary.iter().flat_map(|(_, tasks)| tasks) {
             task.abort();
         }
         if let Some(lookup) = &self.lookup {

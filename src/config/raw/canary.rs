@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::reader::Section;
 use super::text::printable;
 use super::value::{Value, ValueResult, invalid};
-use super::values::{duration, file, integer, string};
+use super::values::{boolean, duration, file, integer, string};
+use crate::canary::CanaryAddresses;
 use crate::config::CanaryConfig;
 use crate::smtp::{EnvelopeArgument, PathKind};
 
@@ -20,6 +21,12 @@ pub(super) fn canary(section: &mut Section<'_, '_, '_>, has_vantage: bool) -> Op
     section.start()?;
     let key = section.require("key_file", file("\"/etc/gatepost/canary.key\""));
     let inbound_to = section.require("inbound_to", mailbox);
+    let outbound_to = section.read("outbound_to", mailbox);
+    let outbound_from = match outbound_to.given().is_some() {
+        true => section.require("outbound_from", mailbox),
+        false => section.read("outbound_from", mailbox),
+    };
+    let prefer_ipv4 = section.read("prefer_ipv4", boolean).or(false);
     let timeout = section.read("timeout", duration(SECOND..=DAY)).or(TIMEOUT);
     let max_age = section.read("max_age", duration(SECOND..=30 * DAY)).or(MAX_AGE);
     let interval = section.read("interval", duration(SECOND..=DAY));
@@ -34,6 +41,11 @@ pub(super) fn canary(section: &mut Section<'_, '_, '_>, has_vantage: bool) -> Op
     Some(CanaryConfig {
         key: key.into_option()?,
         inbound_to: inbound_to.into_option()?,
+        outbound: outbound_from
+            .into_option()
+            .zip(outbound_to.into_option())
+            .map(|(from, to)| CanaryAddresses { from, to }),
+        prefer_ipv4,
         timeout,
         max_age,
         interval: interval.into_option(),

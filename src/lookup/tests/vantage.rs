@@ -86,6 +86,7 @@ async fn vantage_that_sends(
         requests_per_minute: NonZeroU32::new(rate).unwrap(),
         only_global: true,
         canaries,
+        reports: None,
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -216,7 +217,11 @@ async fn bad_input_gets_a_clear_error() {
     );
     for (request, status, why) in [
         ("GET /probe HTTP/1.1\r\nHost: a\r\n\r\n", "405", "method not allowed; use POST"),
-        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "404", "not found; the paths are /probe and /canary"),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "404",
+            "not found; the paths are /probe, /canary and /canary-reports",
+        ),
         (
             "POST /probe HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
             "401",

@@ -14,11 +14,11 @@ use tokio::time::timeout;
 
 use super::protocol::{
     CANARY_PATH, CanaryRequest, CanaryResponse, MAX_RESPONSE, PATH, ProbeRequest, ProbeResponse,
-    SIGNATURE, VantageResult, VantageSettings,
+    REPORTS_PATH, ReportsRequest, ReportsResponse, SIGNATURE, VantageResult, VantageSettings,
 };
 use super::signature::{Role, SharedKey, SharedKeyError, nonce};
 use crate::addr::Family;
-use crate::canary::CanaryPair;
+use crate::canary::{CanaryPair, CanaryReport, PairId};
 use crate::lookup::clock::now;
 use crate::lookup::probe::{ConnectError, connect};
 use crate::policy::facts::DomainName;
@@ -105,6 +105,19 @@ impl Vantage {
             response.unwrap_or(Err(VantageError::Timeout(self.address)))?;
         match response.nonce == request.nonce {
             true => Ok(response.pair),
+            false => Err(VantageError::Forged(self.address)),
+        }
+    }
+
+    /// The reports about a pair that was sent to a mailbox of the vantage.
+    pub async fn canary_reports(&self, of: PairId) -> Result<Vec<CanaryReport>, VantageError> {
+        let nonce = nonce().map_err(VantageError::Random)?;
+        let request = ReportsRequest { of, at: now(), nonce };
+        let response = timeout(self.timeout, self.post(REPORTS_PATH, &request)).await;
+        let response: ReportsResponse =
+            response.unwrap_or(Err(VantageError::Timeout(self.address)))?;
+        match response.nonce == request.nonce {
+            true => Ok(response.reports),
             false => Err(VantageError::Forged(self.address)),
         }
     }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Family;
-use crate::canary::CanaryPair;
+use crate::canary::{CanaryPair, CanaryReport, PairId};
 use crate::policy::facts::{Answer, DomainName, Reason};
 use crate::smtp::{EnvelopeArgument, PathKind};
 use crate::time::Timestamp;
@@ -21,6 +21,7 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) const SIGNATURE: &str = "gatepost-signature";
 pub(super) const PATH: &str = "/probe";
 pub(super) const CANARY_PATH: &str = "/canary";
+pub(super) const REPORTS_PATH: &str = "/canary-reports";
 /// Limits in bytes.
 pub(super) const MAX_REQUEST: usize = 4096;
 pub(super) const MAX_RESPONSE: usize = 64 * 1024;
@@ -66,8 +67,13 @@ pub(super) struct CanaryResponse {
 pub(super) trait SignedRequest: DeserializeOwned {
     fn at(&self) -> Timestamp;
     fn nonce(&self) -> &str;
-    /// `None` if the request names none.
+    /// The domain that the request is about; `None` if it names no valid one.
     fn domain(&self) -> Option<DomainName>;
+
+    /// Whether the request is about a domain at all.
+    fn needs_domain(&self) -> bool {
+        true
+    }
 }
 
 impl SignedRequest for ProbeRequest {
@@ -81,6 +87,40 @@ impl SignedRequest for ProbeRequest {
 
     fn domain(&self) -> Option<DomainName> {
         Some(self.domain.clone())
+    }
+}
+
+/// Requests the reports about a pair that was sent to a mailbox of the vantage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReportsRequest {
+    pub(super) of: PairId,
+    pub(super) at: Timestamp,
+    pub(super) nonce: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ReportsResponse {
+    pub(super) nonce: String,
+    pub(super) at: Timestamp,
+    pub(super) reports: Vec<CanaryReport>,
+}
+
+impl SignedRequest for ReportsRequest {
+    fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    fn nonce(&self) -> &str {
+        &self.nonce
+    }
+
+    fn domain(&self) -> Option<DomainName> {
+        None
+    }
+
+    fn needs_domain(&self) -> bool {
+        false
     }
 }
 

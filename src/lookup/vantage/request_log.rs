@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::protocol::VantageResult;
 use crate::addr::Family;
-use crate::canary::CanaryPair;
+use crate::canary::{CanaryPair, PairId};
 use crate::policy::facts::{Answer, DomainName};
 
 /// Receives one event for each request, and for each connection that brought none.
@@ -30,6 +30,11 @@ pub enum RequestEvent<'a> {
         domain: &'a DomainName,
         pair: &'a CanaryPair,
     },
+    /// So many reports about a pair.
+    Reported {
+        pair: PairId,
+        reports: usize,
+    },
     /// HTTP status and reason.
     Rejected(u16, &'a str),
     /// No complete HTTP request.
@@ -41,7 +46,7 @@ pub enum RequestEvent<'a> {
 impl RequestEvent<'_> {
     /// Whether the client got nothing.
     pub const fn is_rejection(&self) -> bool {
-        !matches!(self, Self::Probed { .. } | Self::SentCanaries { .. })
+        matches!(self, Self::Rejected(..) | Self::NoRequest(_) | Self::TooManyConnections)
     }
 }
 
@@ -82,6 +87,9 @@ impl fmt::Display for RequestEvent<'_> {
                     }
                 }
                 Ok(())
+            }
+            Self::Reported { pair, reports } => {
+                write!(f, "handed out {reports} of the reports about canaries {pair}")
             }
             Self::Rejected(status, why) => {
                 write!(f, "rejected with {status}: {}", why.escape_debug())

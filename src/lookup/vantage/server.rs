@@ -31,11 +31,13 @@ use tokio::time::{sleep, timeout};
 use super::canary::{SentPairs, VantageCanaries, send};
 use super::protocol::{
     CANARY_PATH, CanaryRequest, CanaryResponse, MAX_CLOCK_SKEW, MAX_REQUEST, PATH, ProbeRequest,
-    ProbeResponse, ProbedAddress, SIGNATURE, SignedRequest, VantageResult,
+    ProbeResponse, ProbedAddress, REPORTS_PATH, ReportsRequest, ReportsResponse, SIGNATURE,
+    SignedRequest, VantageResult,
 };
 use super::request_log::{RequestEvent, RequestLog};
 use super::signature::{Role, SharedKey};
 use crate::addr::{Family, NetworkKey, canonical, is_global};
+use crate::canary_reports::ReportDirectory;
 use crate::lookup::clock::now;
 use crate::lookup::exchanges::exchange_addresses;
 use crate::lookup::probe::LARGE_ANSWERED;
@@ -67,6 +69,8 @@ pub struct VantageServerSettings {
     pub only_global: bool,
     /// `None` if it sends no canaries.
     pub canaries: Option<VantageCanaries>,
+    /// Reports of a mailbox of the vantage; `None` if it has none.
+    pub reports: Option<ReportDirectory>,
 }
 
 /// Answers requests; clones share everything.
@@ -172,8 +176,12 @@ async fn connection(stream: TcpStream, peer: SocketAddr, permit: ConnectionPermi
     let router = Router::new()
         .route(PATH, post(respond))
         .route(CANARY_PATH, post(respond_with_canaries))
+        .route(REPORTS_PATH, post(respond_with_reports))
         .fallback(async |State(exchange): State<Exchange>| {
-            exchange.refuse(StatusCode::NOT_FOUND, "not found; the paths are /probe and /canary")
+            exchange.refuse(
+                StatusCode::NOT_FOUND,
+                "not found; the paths are /probe, /canary and /canary-reports",
+            )
         })
         .method_not_allowed_fallback(async |State(exchange): State<Exchange>| {
             exchange.refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; use POST")
@@ -248,6 +256,33 @@ async fn respond(State(exchange): State<Exchange>, request: Request<Body>) -> Re
     exchange.sign(&response)
 }
 
+async fn respond_with_reports(
+    State(exchange): State<Exchange>,
+    request: Request<Body>,
+) -> Response {
+    let state = &*exchange.server.0;
+    let request: ReportsRequest = match exchange.read(request).await {
+        Ok(request) => request,
+        Err(refusal) => return refusal,
+    };
+    let Some(directory) = &state.settings.reports else {
+        let why = "this vantage has no mailbox for canaries; start it with --canary-reports";
+        return exchange.refuse(StatusCode::FORBIDDEN, why);
+    };
+    let found = match directory.read(state.settings.key.hmac(), now()) {
+        Ok(found) => found,
+        Err(why) => {
+            let why = format!("cannot read the reports: {why}");
+            return exchange.refuse(StatusCode::INTERNAL_SERVER_ERROR, &why);
+        }
+    };
+    let of_pair = found.into_iter().filter(|(token, _)| token.pair == request.of);
+    let reports: Vec<_> = of_pair.map(|(_, report)| report).collect();
+    let event = RequestEvent::Reported { pair: request.of, reports: reports.len() };
+    state.log.log(exchange.peer, event);
+    exchange.sign(&ReportsResponse { nonce: request.nonce, at: now(), reports })
+}
+
 async fn respond_with_canaries(
     State(exchange): State<Exchange>,
     request: Request<Body>,
@@ -318,7 +353,9 @@ impl ServerState {
             return no(StatusCode::UNAUTHORIZED, "the request is a repetition");
         }
         let domain = request.domain();
-        if !domain.as_ref().is_some_and(|domain| self.settings.domains.contains(domain)) {
+        if request.needs_domain()
+            && !domain.as_ref().is_some_and(|domain| self.settings.domains.contains(domain))
+        {
             let domain = domain.map_or_else(|| "the recipient".to_owned(), |it| it.to_string());
             let why = format!("{domain} is not among the domains of this vantage");
             return no(StatusCode::FORBIDDEN, &why);

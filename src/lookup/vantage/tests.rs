@@ -34,6 +34,7 @@ async fn clocks_must_agree_and_requests_must_parse() {
         requests_per_minute,
         only_global: true,
         canaries: None,
+        reports: None,
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

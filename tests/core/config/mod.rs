@@ -163,6 +163,8 @@ fn defaults_of_the_key_table_are_those_in_force() {
     assert_eq!(smallest.vantage, None);
     let canary = full.canary.take().unwrap();
     assert_eq!(canary.inbound_to, "canary@example.org");
+    assert_eq!(canary.outbound.unwrap().to, "canary@vantage.example.net");
+    assert!(!canary.prefer_ipv4);
     assert_eq!(canary.timeout, Duration::from_secs(30 * 60));
     assert_eq!(canary.max_age, Duration::from_secs(25 * 3_600));
     assert_eq!((canary.interval, canary.per_day), (Some(Duration::from_secs(3_600)), 48));

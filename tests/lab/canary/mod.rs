@@ -1,6 +1,7 @@
 //! Pairs of canaries through Postfix and rspamd, one that adds score to all mail over IPv6 and one that does not.
 
 pub(crate) mod gateway;
+pub(crate) mod outbound;
 pub(crate) mod rspamd;
 
 use std::fs;

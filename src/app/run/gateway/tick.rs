@@ -27,6 +27,9 @@ impl Gateway {
         }
         if let Some((canary, _)) = &self.canary {
             canary.on_tick();
+            if let Some(outbound) = &self.outbound {
+                outbound.set_filtered_hosts(canary.hosts_without_ipv6());
+            }
         }
         self.health.set(self.ready_state());
         self.sources.set_outage(self.outage());
