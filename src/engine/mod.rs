@@ -6,6 +6,7 @@
 
 mod delegation_event;
 mod event;
+mod message_reader;
 mod observe;
 mod observer;
 mod options;

@@ -94,6 +94,7 @@ pub struct DataScanner {
     line: usize,
     findings: ScanFindings,
     ambiguous: bool,
+    withholds_end: bool,
 }
 
 impl DataScanner {
@@ -104,6 +105,7 @@ impl DataScanner {
             mode,
             line: 0,
             ambiguous: false,
+            withholds_end: false,
             findings: ScanFindings {
                 bare_lf: false,
                 bare_cr: false,
@@ -111,6 +113,16 @@ impl DataScanner {
                 long_line: false,
             },
         }
+    }
+
+    /// The final `.` line is not emitted: whoever relays the message sends it once the message may be accepted.
+    pub const fn withhold_end(&mut self) {
+        self.withholds_end = true;
+    }
+
+    /// Whether the final `.` line is left out.
+    pub const fn withholds_end(&self) -> bool {
+        self.withholds_end
     }
 
     pub const fn findings(&self) -> ScanFindings {
@@ -135,7 +147,7 @@ impl DataScanner {
         self.ambiguous
     }
 
-    /// Scans `input` and emits what goes on, the final `.` line included. Returns the number of bytes up to and with the
+    /// Scans `input` and emits what goes on, the final `.` line included unless it is withheld. Returns the number of bytes up to and with the
     /// end of data, or `None` if all of `input` belongs to the message and it goes on.
     pub fn scan(&mut self, input: &[u8], emit: impl FnMut(Piece)) -> Option<usize> {
         self.ambiguous = false;
@@ -214,8 +226,12 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
                 }
                 (State::Dot(_), _) => self.release(State::Text),
                 (State::DotCr(before @ (Before::Crlf | Before::Unknown)), b'\n') => {
-                    self.release(State::LineStart(Before::Crlf));
-                    self.flush(self.at + 1);
+                    if self.scanner.withholds_end {
+                        self.withhold();
+                    } else {
+                        self.release(State::LineStart(Before::Crlf));
+                        self.flush(self.at + 1);
+                    }
                     self.scanner.ambiguous = before == Before::Unknown;
                     self.scanner.line = 0;
                     return Some(self.at + 1);
@@ -270,6 +286,16 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
             self.carried = false;
         }
         self.scanner.state = next;
+    }
+
+    /// What was held, and the byte at hand, do not go on.
+    fn withhold(&mut self) {
+        if !self.carried {
+            self.flush(self.hold);
+        }
+        self.carried = false;
+        self.run = self.at + 1;
+        self.scanner.state = State::LineStart(Before::Crlf);
     }
 
     /// `with` goes on in place of what was held and the next `also` bytes, unless the mode passes everything.

@@ -34,6 +34,11 @@ pub enum ExpectedReply {
     Chunk {
         bytes: u64,
     },
+    /// The same, where the client sent LAST and waits for the reply to its message: it receives this one if it rejects the
+    /// chunk, and with it the message.
+    WithheldChunk {
+        bytes: u64,
+    },
     Rset,
     Auth,
     Starttls {
@@ -76,6 +81,15 @@ impl ExpectedReply {
             *is_question = true;
         }
         self
+    }
+
+    /// What the client waits for: of a chunk whose end is withheld, the reply to its message.
+    #[must_use]
+    pub(super) fn or_its_message(self) -> Self {
+        match self {
+            Self::WithheldChunk { bytes } => Self::Message { bytes, chunking: true, ended: None },
+            other => other,
+        }
     }
 
     pub(super) fn argument_len(&self) -> usize {

@@ -241,7 +241,9 @@ impl SessionState {
             ExpectedReply::Mail { sender, utf8 } => self.on_mail(sender, *utf8, reply),
             ExpectedReply::Rcpt { recipient, .. } => self.on_rcpt(recipient, reply),
             ExpectedReply::Data => self.on_data(reply),
-            ExpectedReply::Chunk { bytes } => self.on_chunk(*bytes),
+            ExpectedReply::Chunk { bytes } | ExpectedReply::WithheldChunk { bytes } => {
+                self.on_chunk(*bytes);
+            }
             ExpectedReply::Message { bytes, chunking, .. } => {
                 self.on_message(*bytes, *chunking, reply);
             }

@@ -95,6 +95,9 @@ impl Observer {
             }
             ClientEvent::Content => self.on_content(rest, out),
             ClientEvent::Chunk { len, .. } => {
+                if let Some(reader) = &mut self.message_reader {
+                    reader.on_chunk(rest.get(..len).unwrap_or_default());
+                }
                 self.on_chunk_bytes(len as u64, out);
                 Progress::Consumed(len)
             }
@@ -120,6 +123,7 @@ impl Observer {
             Ok(chunk) if command.verb == Verb::Bdat => {
                 let in_transaction = self.session.next_transaction().is_some();
                 self.record.on_chunk(in_transaction, self.now, out);
+                self.read_chunk();
                 if chunk.last && chunk.size == 0 {
                     self.record.on_content_end(Some(self.now), out);
                 }
@@ -129,7 +133,11 @@ impl Observer {
         };
         let is_question =
             refusal.is_none() && !self.checks.has_ended() && self.checks.asks_policy(command.verb);
+        let ends = matches!(expected, ExpectedReply::Message { ended: Some(_), .. });
         self.expect(if is_question { expected.as_question() } else { expected });
+        if ends {
+            self.end_message(true);
+        }
     }
 
     /// Records what the gateway would have done with a command. Returns why it would have rejected it.
@@ -209,6 +217,9 @@ impl Observer {
             self.ambiguous_end = None;
         }
         let (end, findings) = self.session.scan(rest, self.now, |_| {});
+        if let Some(reader) = &mut self.message_reader {
+            reader.on_content(rest.get(..end.unwrap_or(rest.len())).unwrap_or_default());
+        }
         let bare = self.record.on_findings(findings, out);
         if self.session.end_is_ambiguous() {
             self.ambiguous_end = Some(self.now);
@@ -250,18 +261,21 @@ impl Observer {
             self.checks.on_refusal(Refusal::BareNewline, out);
             self.checks.end();
         }
+        self.end_message(at.is_some());
     }
 
     fn on_chunk_bytes(&mut self, count: u64, out: &mut Output) {
         let progress = self.session.on_chunk_bytes(count, self.now);
         if let ChunkProgress::ChunkEnds { last: true, .. } = progress {
             self.record.on_content_end(Some(self.now), out);
+            self.end_message(true);
         }
     }
 
     /// `length` bytes of the client are missing. Held bytes before them cannot be completed.
     pub(super) fn on_client_gap(&mut self, length: u64, out: &mut Output) {
         let of_chunk = self.session.chunk_left().min(length);
+        self.lose_message();
         if of_chunk > 0 {
             self.on_chunk_bytes(of_chunk, out);
         } else if self.session.in_data() {
@@ -282,6 +296,7 @@ impl Observer {
         out: &mut Output,
     ) -> u64 {
         self.reject_ambiguous_end(out);
+        self.lose_message();
         let of_chunk = self.session.chunk_left().min(length);
         let count = if of_chunk > 0 {
             self.on_chunk_bytes(of_chunk, out);

@@ -15,14 +15,18 @@
 //! messages are never copied.
 
 mod client;
+mod message;
 mod resync;
 mod server;
 mod transcript;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::message::EndedMessage;
 use self::transcript::Transcript;
 use super::event::{Anomaly, Desync, Event, Outcome};
+use super::message_reader::MessageReader;
 use super::options::{Profile, TlsMode};
 use super::output::Output;
 use super::policy::checks::SessionChecks;
@@ -119,6 +123,12 @@ pub struct Observer {
     content_omitted: bool,
     /// Since then an ambiguous end of data waits for the server's reply, and what follows it with it.
     ambiguous_end: Option<Timestamp>,
+    /// The current message, if the rules read it and nothing of it is missing.
+    message_reader: Option<Box<MessageReader>>,
+    /// Within a message that is sent by BDAT.
+    in_chunks: bool,
+    /// Messages without a reply, if rules are decided at their end.
+    ended_messages: VecDeque<EndedMessage>,
     plaintext_counted: bool,
     /// Bytes that the client sent before the 220 to its STARTTLS.
     sent_before_tls: usize,
@@ -166,6 +176,9 @@ impl Observer {
             end_uncertain: false,
             content_omitted: false,
             ambiguous_end: None,
+            message_reader: None,
+            in_chunks: false,
+            ended_messages: VecDeque::new(),
             plaintext_counted: false,
             sent_before_tls: 0,
             junk_counted: false,
@@ -435,6 +448,10 @@ impl Observer {
             Some(ExpectedReply::Starttls { is_question: true }) => {
                 PolicyQuestion::new(PolicyStage::Helo, state, None, None)
             }
+            Some(ExpectedReply::Message { .. }) => match self.question_at_end() {
+                Some(question) => question,
+                None => return,
+            },
             _ => return,
         };
         self.record.on_question(question);
@@ -490,6 +507,9 @@ impl Observer {
         self.note_unanswered(false);
         self.session.abandon_transaction();
         self.session.assume_command();
+        self.lose_message();
+        self.in_chunks = false;
+        self.ended_messages.clear();
         (self.end_uncertain, self.content_omitted, self.ambiguous_end) = (false, false, None);
         self.turn = ClientTurn::default();
         self.tls_seen = [false; 2];

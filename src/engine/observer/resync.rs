@@ -51,6 +51,7 @@ impl Observer {
             | Wait::Data
             | Wait::Auth
             | Wait::Starttls
+            | Wait::EndOfData
             | Wait::PipelineFull => {
                 self.session.assume_command();
             }

@@ -140,6 +140,7 @@ impl Observer {
         let in_transaction = self.session.next_transaction().is_some();
         self.record.on_reply(expected, reply.code, in_transaction, self.now, out);
         match expected {
+            ExpectedReply::Data if reply.code == 354 => self.read_content(),
             ExpectedReply::Ehlo(_) if reply.is_positive() => {
                 let (extensions, keywords) = Extensions::offered(reply);
                 self.session.on_extensions(extensions);
@@ -204,6 +205,7 @@ impl Observer {
         let (_, findings) = self.session.scan(&[], self.now, |_| {});
         self.on_content_end(findings.bare_lf || findings.bare_cr, None, out);
         self.session.assume_end_of_data(None);
+        self.note_question();
         if let ServerEvent::Reply { reply, expected } = self.session.pair(*reply) {
             self.record.on_reply(&expected, reply.code, true, self.now, out);
         }

@@ -1,7 +1,7 @@
 //! Checks of a session apart from the policy rules: access, limits, syntax, hidden commands. The proxy enforces them, the
 //! observer records what the proxy would have done, so that both give the same verdict.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::fault::CommandFault;
@@ -18,6 +18,7 @@ use crate::smtp::{BareNewlines, Command, Keyword, Line, Session, TlsState, Verb}
 pub(in crate::engine) struct SessionChecks {
     profile: Arc<Profile>,
     client: IpAddr,
+    destination: SocketAddr,
     /// The access rule that matched the client.
     rule: Option<Arc<str>>,
     /// Why every RCPT is rejected, if it is.
@@ -50,6 +51,7 @@ impl SessionChecks {
         Self {
             profile,
             client: client.ip(),
+            destination: destination.socket(),
             rule: verdict.rule,
             rejection,
             commands: 0,
@@ -58,6 +60,12 @@ impl SessionChecks {
             reason: rejection,
             ended: false,
         }
+    }
+
+    /// How the client arrived, as the rules take it.
+    pub(in crate::engine) fn arrival(&self) -> ClientArrival<'_> {
+        let listener = self.profile.listener.as_deref();
+        ClientArrival { client: self.client, listener, destination: self.destination }
     }
 
     /// Why the client is rejected in place of the greeting, if it is.

@@ -178,6 +178,11 @@ impl PolicyEvaluator {
         }
     }
 
+    /// A decision was requested and is not there.
+    pub(in crate::engine) fn is_undecided(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.decision.is_none())
+    }
+
     /// Takes the pending decision, once it is there.
     pub(in crate::engine) fn take_decision(&mut self, out: &mut Output) -> Option<Decided> {
         let pending = self.pending.take_if(|pending| pending.decision.is_some())?;
@@ -360,7 +365,8 @@ impl PolicyEvaluator {
         }
     }
 
-    fn request_lookups(&mut self, lookups: Vec<Lookup>, out: &mut Output) {
+    /// Requests lookups, each once.
+    pub(in crate::engine) fn request_lookups(&mut self, lookups: Vec<Lookup>, out: &mut Output) {
         let is_new = |lookup: &Lookup| self.requested.insert(lookup.clone());
         let lookups: Vec<Lookup> = lookups.into_iter().filter(is_new).collect();
         if !lookups.is_empty() {

@@ -119,10 +119,7 @@ impl Proxy {
             }
             ClientEvent::Content => Progress::Consumed(self.on_content(rest, from, out)),
             ClientEvent::Chunk { len, wanted } => {
-                if wanted {
-                    out.forward(from..from + len);
-                }
-                self.on_chunk_bytes(len as u64, out);
+                self.on_chunk(rest.get(..len).unwrap_or_default(), from, wanted, out);
                 Progress::Consumed(len)
             }
             ClientEvent::Plaintext { len } => {
@@ -223,6 +220,9 @@ impl Proxy {
     pub(super) fn on_client_closed(&mut self, out: &mut Output) {
         if self.client_blocked || self.is_closing() || self.state == State::Quitting {
             return;
+        }
+        if self.state == State::Running && self.session.end_is_withheld() {
+            return; // The client may still read the reply to its message.
         }
         if self.state == State::RejectedGreeting {
             self.close(Outcome::Refused, out);

@@ -13,7 +13,17 @@ impl Proxy {
         // An upstream that did not offer CHUNKING would read the bytes as commands, unseen by the gateway.
         let state = self.session.state();
         let wanted = state.extensions().chunking && !state.all_recipients_rejected_locally();
-        let expected = self.session.begin_chunk(chunk, wanted, self.now);
+        if wanted {
+            self.read_chunk();
+        }
+        let withheld = if wanted { self.withhold_chunk_end(chunk) } else { None };
+        let is_withheld = withheld.is_some();
+        let (chunk, expected) =
+            withheld.unwrap_or_else(|| (chunk, self.session.begin_chunk(chunk, wanted, self.now)));
+        if is_withheld && chunk.size == 0 {
+            // Its reply is the one to `BDAT 0 LAST`.
+            return self.on_chunk_end(wanted, true, out);
+        }
         let traced = if wanted { self.trace_chunk(chunk) } else { None };
         if !wanted {
             self.local_chunk_reply = expected;
@@ -32,6 +42,18 @@ impl Proxy {
         }
     }
 
+    /// The next bytes of the current chunk.
+    pub(super) fn on_chunk(&mut self, bytes: &[u8], from: usize, wanted: bool, out: &mut Output) {
+        if wanted {
+            if let Some(reader) = &mut self.message_reader {
+                reader.on_chunk(bytes);
+            }
+            self.look_ahead_of_end(out);
+            out.forward(from..from + bytes.len());
+        }
+        self.on_chunk_bytes(bytes.len() as u64, out);
+    }
+
     /// `count` bytes of the current chunk were forwarded or discarded.
     pub(super) fn on_chunk_bytes(&mut self, count: u64, out: &mut Output) {
         let progress = self.session.on_chunk_bytes(count, self.now);
@@ -45,6 +67,9 @@ impl Proxy {
             self.record.on_content_end(Some(self.now), out);
         }
         if wanted {
+            if self.session.end_is_withheld() {
+                self.on_withheld_end(out);
+            }
             return;
         }
         let mut expected = std::mem::replace(&mut self.local_chunk_reply, ExpectedReply::Other);
@@ -70,13 +95,18 @@ impl Proxy {
         if let Some(tagger) = &mut self.tagger {
             tagger.put_back(filter.filter(|_| end.is_none()));
         }
+        if let Some(reader) = &mut self.message_reader {
+            reader.on_content(rest.get(..end.unwrap_or(rest.len())).unwrap_or_default());
+        }
         let has_bare_newlines = self.record.on_findings(findings, out);
         if has_bare_newlines && self.checks.rejects_bare_newlines() {
             // Nothing of this input may reach upstream: the end of data might be in it.
             out.actions.truncate(before);
             out.act(Action::AbandonUpstream);
             self.state = State::DiscardingData;
+            self.message_reader = None;
         }
+        self.look_ahead_of_end(out);
         if end.is_some() {
             self.on_content_end(out);
         }
@@ -98,6 +128,8 @@ impl Proxy {
         if self.state == State::DiscardingData {
             self.reject_message(out);
             self.end_if_drained(out);
+        } else if self.session.end_is_withheld() {
+            self.on_withheld_end(out);
         }
     }
 
@@ -107,8 +139,8 @@ impl Proxy {
     fn reject_message(&mut self, out: &mut Output) {
         self.state = State::RejectedMessage;
         self.checks.on_refusal(Refusal::BareNewline, out);
-        // Without a pending reply: upstream rejected the message before its end.
-        if self.session.has_pending() {
+        // Otherwise upstream rejected the message before its end.
+        if self.session.current_expectation().is_some() {
             let text = "bare CR or LF in message; lines end in CRLF (RFC 5321 section 2.3.8)";
             let reply = OwnReply::new(550, EnhancedCode::new(5, 6, 0), text);
             self.send_now(ExpectedReply::Other, reply, out);

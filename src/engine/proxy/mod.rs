@@ -12,6 +12,7 @@ mod client_name;
 mod commands;
 mod data;
 mod deadline;
+mod end_of_data;
 mod policy;
 mod server;
 mod tls;
@@ -27,6 +28,7 @@ use self::trace_header::TraceHeader;
 use self::upstream_tls::UpstreamTlsExchange;
 use self::xclient::ClientIdentity;
 use super::event::{Anomaly, Event, Outcome, Refusal, ReplySource, UpstreamFailure};
+use super::message_reader::MessageReader;
 use super::options::{Profile, Timeouts, TlsMode};
 use super::output::{Action, Output};
 use super::policy::checks::SessionChecks;
@@ -69,9 +71,13 @@ pub struct Proxy {
     evaluator: Option<Box<PolicyEvaluator>>,
     /// `None` without rules that tag.
     tagger: Option<Box<HeaderTagger>>,
+    /// The current message, if rules are decided at its end.
+    message_reader: Option<Box<MessageReader>>,
+    /// Of a transaction by its number: the rules that are decided at its end for its first recipient.
+    rules_at_end: Option<(u64, u64)>,
     /// Upstream's greeting waits for the rules.
     greeting_is_held: bool,
-    /// Upstream closed while its greeting was held.
+    /// Upstream closed while its greeting, or the end of a message, was held back.
     closed_early: bool,
     tls_hellos: TlsHellos,
     identity: ClientIdentity,
@@ -128,6 +134,8 @@ impl Proxy {
             checks: SessionChecks::new(Arc::clone(&profile), client, destination),
             evaluator: PolicyEvaluator::new(&profile, client, destination),
             tagger: HeaderTagger::new(&profile),
+            message_reader: None,
+            rules_at_end: None,
             greeting_is_held: false,
             closed_early: false,
             profile,
@@ -241,7 +249,9 @@ impl Proxy {
             (State::Running, _) if self.session.is_encrypted() && self.record.tls_is_decided() => {
                 u64::MAX
             }
-            (State::Running, Side::Client) => self.session.chunk_remaining(),
+            (State::Running, Side::Client) if self.message_reader.is_none() => {
+                self.session.chunk_remaining()
+            }
             _ => 0,
         }
     }
@@ -473,7 +483,7 @@ impl Proxy {
             Wait::Greeting => Anomaly::Pregreet,
             Wait::Data => Anomaly::EarlyData,
             Wait::Starttls => Anomaly::StarttlsPlaintext,
-            Wait::GatewayCommand | Wait::Auth | Wait::PipelineFull => return,
+            Wait::GatewayCommand | Wait::Auth | Wait::EndOfData | Wait::PipelineFull => return,
         };
         if self.early_data_counted {
             return;

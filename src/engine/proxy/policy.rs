@@ -39,6 +39,7 @@ impl Proxy {
             self.active = at; // The wait was the gateway's; neither side's timeout includes it.
         }
         self.release_greeting(out);
+        self.decide_end(out);
     }
 
     /// The answers that the rules have so far; `None` without rules.
@@ -71,6 +72,7 @@ impl Proxy {
             evaluator.on_timeout(self.now, out);
             self.active = self.now;
             self.release_greeting(out);
+            self.decide_end(out);
         }
     }
 
@@ -123,7 +125,7 @@ impl Proxy {
     }
 
     /// Takes the pending decision, once it is there, and notes its question.
-    fn take_decision(&mut self, out: &mut Output) -> Option<Decided> {
+    pub(super) fn take_decision(&mut self, out: &mut Output) -> Option<Decided> {
         let decided = self.evaluator.as_mut()?.take_decision(out)?;
         self.record.on_question(decided.question.clone());
         Some(decided)
@@ -171,6 +173,10 @@ impl Proxy {
                 let stage = PolicyStage::Rcpt;
                 let question = PolicyQuestion::new(stage, state, Some(sender), Some(&recipient));
                 self.awaits_decision(question, out)
+            }
+            // Whether its message is read depends on the transaction.
+            Verb::Bdat if self.profile.rules.have_stage(PolicyStage::Data) => {
+                self.session.chunks_are_uncertain()
             }
             Verb::Data | Verb::Bdat => self.session.recipients_are_uncertain(),
             Verb::Mail if self.lacks_ehlo() => self.session.has_pending(),
@@ -232,6 +238,9 @@ impl Proxy {
             self.checks.count_error();
             return self.answer(expected, code, enhanced, &text, out);
         }
+        if self.separate_recipient(transaction, &decided.question, &expected, out) {
+            return;
+        }
         if let (Some(matched), Some(evaluator)) = (&decided.matched, &mut self.evaluator) {
             evaluator.on_enforced(matched, out);
             if matched.action == policy::PolicyAction::Tag
@@ -260,7 +269,7 @@ impl Proxy {
     }
 
     /// Enforces a rejection. Returns the reply for the client.
-    fn reject(
+    pub(super) fn reject(
         &mut self,
         matched: &RuleMatch,
         question: &PolicyQuestion,
@@ -281,9 +290,9 @@ impl Proxy {
     }
 }
 
-struct Rejection {
-    refusal: Refusal,
-    code: u16,
-    enhanced: EnhancedCode,
-    text: String,
+pub(super) struct Rejection {
+    pub(super) refusal: Refusal,
+    pub(super) code: u16,
+    pub(super) enhanced: EnhancedCode,
+    pub(super) text: String,
 }

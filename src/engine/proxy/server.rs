@@ -21,7 +21,7 @@ impl Proxy {
         ) {
             return input.len(); // Upstream was abandoned.
         }
-        if self.hold_greeting() {
+        if self.hold_greeting() || self.end_is_undecided() {
             return 0;
         }
         while used < input.len() && !self.is_closing() {
@@ -112,6 +112,11 @@ impl Proxy {
                 }
                 return self.send_local_replies(out);
             }
+            // The client sent LAST: it receives the reply to the end of its message.
+            ExpectedReply::WithheldChunk { .. } => {
+                self.decide_end(out);
+                return self.send_local_replies(out);
+            }
             ExpectedReply::Own(command) => return self.on_own_reply(*command, reply, out),
             ExpectedReply::Starttls { .. } if reply.code == 220 => {
                 // Before the client has the 220: what it sends after that is TLS.
@@ -122,8 +127,15 @@ impl Proxy {
             _ => self.relay_reply(reply, expected, from, out),
         }
         self.record_reply(expected, reply.code, out);
-        if matches!(expected, ExpectedReply::Message { .. }) && reply.is_positive() {
-            self.checks.on_message_accepted();
+        if *expected == ExpectedReply::Data && reply.code == 354 {
+            self.read_content();
+        }
+        if matches!(expected, ExpectedReply::Message { .. }) {
+            if reply.is_positive() {
+                self.checks.on_message_accepted();
+            } else {
+                self.on_message_rejected();
+            }
         }
         self.send_local_replies(out);
         if *expected == ExpectedReply::Quit && reply.is_positive() {
@@ -198,8 +210,8 @@ impl Proxy {
     /// accepted it (rule 5 of ARCHITECTURE.md).
     pub(super) fn on_server_closed(&mut self, out: &mut Output) {
         self.upstream_closed = true;
-        if self.greeting_is_held && self.state == State::Running {
-            self.closed_early = true; // The held greeting comes first.
+        if self.state == State::Running && (self.greeting_is_held || self.end_is_undecided()) {
+            self.closed_early = true; // What is held back comes first.
             return;
         }
         if self.session.is_opaque() {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use crate::policy::ClientArrival;
 use crate::policy::facts::ReceivedMessage;
 use crate::policy::rules::{PolicyStage, Subject};
-use crate::smtp::SessionState;
+use crate::smtp::{Recipient, SessionState};
+
+/// Bytes of a signature, roughly.
+const SIGNATURE: usize = 1024;
 
 /// One question. The proxy notes it with the decision; the observer of the same dialogue notes an equal one from the
 /// replies.
@@ -54,6 +57,17 @@ impl PolicyQuestion {
         }
     }
 
+    /// On the message of the current transaction, without its content, for the first recipient that was accepted; the rules
+    /// at the end are the same for all. `None` without one.
+    pub fn at_end_of_data(state: &SessionState) -> Option<Self> {
+        let current = state.current()?;
+        let accepted = |to: &&Recipient| to.code.is_none_or(|code| code / 100 == 2);
+        let recipient = current.recipients.iter().find(accepted).map(|to| &to.path);
+        let is_some = recipient.is_some() || current.recipients_total > 0;
+        let sender = Some(&current.sender);
+        is_some.then(|| Self::new(PolicyStage::Data, state, sender, recipient))
+    }
+
     /// The question on a session that arrived as `arrival`, as the rules take it.
     pub fn subject<'a>(&'a self, arrival: ClientArrival<'a>) -> Subject<'a> {
         let ClientArrival { client, listener, destination } = arrival;
@@ -72,6 +86,11 @@ impl PolicyQuestion {
 
     /// Bytes that it takes, roughly; helo and sender are shared.
     pub(in crate::engine) fn cost(&self) -> usize {
-        size_of::<Self>() + self.recipient.as_ref().map_or(0, |recipient| recipient.len())
+        let signatures = |message: &Arc<ReceivedMessage>| {
+            message.content.as_ref().map_or(0, |content| content.signatures.len())
+        };
+        size_of::<Self>()
+            + self.recipient.as_ref().map_or(0, |recipient| recipient.len())
+            + self.message.as_ref().map_or(0, |message| (1 + signatures(message)) * SIGNATURE)
     }
 }

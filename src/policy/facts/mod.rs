@@ -34,7 +34,7 @@ pub use self::detail::Detail;
 pub use self::fact::{Evaluation, Fact, FactState, Facts};
 pub use self::helo::helo_resolves;
 pub use self::lookup_stats::{AnswerKind, LookupKind, LookupObserver, Resolution};
-pub use self::message::ReceivedMessage;
+pub use self::message::{ReceivedMessage, message_lookups};
 pub use self::name::{DomainName, DomainOrLiteral};
 pub use self::probe::MAX_PROBED;
 use self::provenance::Provenance;

@@ -66,11 +66,39 @@ impl PolicyRules {
         self.rules.iter().any(|rule| !rule.when.client_certificate.is_empty())
     }
 
+    /// Whether a rule is decided at `stage` first.
+    pub fn have_stage(&self, stage: PolicyStage) -> bool {
+        self.rules.iter().any(|rule| rule.at == stage)
+    }
+
     /// Whether an enforced rule may tag a message.
     pub fn may_tag(&self) -> bool {
         let tags =
             |rule: &PolicyRule| [rule.otherwise, rule.on_unknown].contains(&PolicyAction::Tag);
         self.rules.iter().any(|rule| rule.mode == RuleMode::Enforce && tags(rule))
+    }
+
+    /// Whether a rule is decided at the end of a message to the subject's recipient, also in shadow mode.
+    pub fn decide_at_end(&self, subject: &Subject<'_>) -> bool {
+        let is_applicable = |rule: &PolicyRule| {
+            rule.at == PolicyStage::Data && rule.applies(PolicyStage::Data, subject, &self.site)
+        };
+        self.rules.iter().any(is_applicable)
+    }
+
+    /// The rules that decide at the end of a message to the subject's recipient, one bit for each: those up to the last in force
+    /// at [`PolicyStage::Data`], as the first match decides. Of more than 64 rules the first 64.
+    pub fn rules_at_end(&self, subject: &Subject<'_>) -> u64 {
+        let decides =
+            |rule: &&PolicyRule| rule.at == PolicyStage::Data && rule.mode == RuleMode::Enforce;
+        if !self.rules.iter().any(|rule| decides(&rule)) {
+            return 0; // The usual case, for every recipient.
+        }
+        let rules = (0..u64::BITS).zip(&self.rules);
+        let applies = |rule: &PolicyRule| rule.applies(PolicyStage::Data, subject, &self.site);
+        let applicable: Vec<_> = rules.filter(|(_, rule)| applies(rule)).collect();
+        let Some(last) = applicable.iter().rposition(|(_, rule)| decides(rule)) else { return 0 };
+        applicable.iter().take(last + 1).fold(0, |bits, (bit, _)| bits | 1 << bit)
     }
 
     /// The facts required by the rules at `stage`, as far as known. A fact that several rules require is repeated.

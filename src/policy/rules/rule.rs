@@ -74,7 +74,10 @@ impl PolicyRule {
         subject: &Subject<'_>,
         site: &[DomainName],
     ) -> bool {
+        // Without a recipient, as of a message that has several, nothing is decided about one.
+        let has_subject = self.at != PolicyStage::Rcpt || subject.recipient.is_some();
         self.at <= stage
+            && has_subject
             && self.when.matches(subject)
             && !self.exempt.iter().any(|exemption| exemption.matches(subject, site))
     }

@@ -11,6 +11,8 @@ pub enum Wait {
     Data,
     Auth,
     Starttls,
+    /// None: whoever relays the message has not decided yet whether it may end.
+    EndOfData,
     /// Any: too many commands are unanswered.
     PipelineFull,
 }
@@ -51,7 +53,7 @@ pub enum ClientEvent<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkProgress {
     Within,
-    /// The chunk's last byte, and with `last` the message's; `wanted` as it was announced.
+    /// The chunk's last byte, and with `last` the message's, which may be withheld; `wanted` as it was announced.
     ChunkEnds {
         wanted: bool,
         last: bool,

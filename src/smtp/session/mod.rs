@@ -48,6 +48,17 @@ enum Phase {
         remaining: u64,
         wanted: bool,
         last: bool,
+        /// The end of the message is withheld.
+        withheld: bool,
+    },
+    /// The client sent the end of its message, and the server has not received it.
+    WithheldEnd {
+        /// Of the content, or of the answered chunks' successors.
+        bytes: u64,
+        chunking: bool,
+        /// The server rejected the message before its end.
+        rejected: bool,
+        at: Timestamp,
     },
     /// After STARTTLS; `begun` with the first byte of TLS from the client.
     Opaque {
@@ -143,6 +154,7 @@ impl Session {
                 Split::TooLong => self.skip_line(input, true),
             },
             Phase::Content { .. } => ClientEvent::Content,
+            Phase::WithheldEnd { .. } => ClientEvent::Waiting(Wait::EndOfData),
             Phase::Chunk { remaining, wanted, .. } => {
                 let len = usize::try_from(*remaining).unwrap_or(usize::MAX).min(input.len());
                 ClientEvent::Chunk { len, wanted: *wanted }
@@ -190,9 +202,63 @@ impl Session {
         let findings = scanner.findings();
         *bytes += end.unwrap_or(input.len()) as u64;
         if end.is_some() && !scanner.end_is_ambiguous() {
-            self.end_content(Some(at));
+            if scanner.withholds_end() {
+                self.withhold_content_end(at);
+            } else {
+                self.end_content(Some(at));
+            }
         }
         (end, findings)
+    }
+
+    /// The end of the current message will not be emitted by [`Session::scan`]. Once it was read, the client waits until
+    /// [`Session::release_end`].
+    pub fn withhold_end(&mut self) {
+        if let Phase::Content { scanner, .. } = &mut self.phase {
+            scanner.withhold_end();
+        }
+    }
+
+    const fn withhold_content_end(&mut self, at: Timestamp) {
+        if let Phase::Content { bytes, rejected, .. } = self.phase {
+            let bytes = bytes.saturating_sub(DOT_LINE);
+            self.phase = Phase::WithheldEnd { bytes, chunking: false, rejected, at };
+        }
+    }
+
+    /// The end of a message was read and is withheld.
+    pub const fn end_is_withheld(&self) -> bool {
+        matches!(self.phase, Phase::WithheldEnd { .. })
+    }
+
+    /// The server rejected the current message before its withheld end.
+    pub const fn message_is_rejected(&self) -> bool {
+        matches!(self.phase, Phase::WithheldEnd { rejected: true, .. })
+    }
+
+    /// The server has not answered the last chunk before a withheld end.
+    pub fn withheld_chunk_is_pending(&self) -> bool {
+        let is_chunk = |pending: &Pending| {
+            matches!(pending, Pending::Server(ExpectedReply::WithheldChunk { .. }))
+        };
+        self.pending.iter().any(is_chunk)
+    }
+
+    /// The server is sent the withheld end of the message. Returns whether as `BDAT 0 LAST`; `None` if none is withheld.
+    pub fn release_end(&mut self) -> Option<bool> {
+        let Phase::WithheldEnd { bytes, chunking, rejected, at } = self.phase else {
+            return None;
+        };
+        self.phase = Phase::Command;
+        if rejected {
+            self.state.set_bytes(bytes);
+            self.state.end_transaction();
+        } else {
+            // The bytes of chunks are added from the replies to them.
+            let bytes = if chunking { 0 } else { bytes };
+            self.push(Pending::Server(ExpectedReply::Message { bytes, chunking, ended: Some(at) }));
+        }
+        Some(chunking)
     }
 
     /// The end of data. `at`: `None` if it was not seen.
@@ -223,7 +289,8 @@ impl Session {
         at: Timestamp,
     ) -> ExpectedReply {
         if chunk.size > 0 {
-            self.phase = Phase::Chunk { remaining: chunk.size, wanted, last: chunk.last };
+            let Chunk { size: remaining, last } = chunk;
+            self.phase = Phase::Chunk { remaining, wanted, last, withheld: false };
         }
         let bytes = chunk.size;
         if chunk.last {
@@ -234,17 +301,32 @@ impl Session {
         }
     }
 
+    /// `BDAT … LAST` was read, and its end is withheld: the server is sent its `size` bytes, if any, as a chunk that is not
+    /// the last. Returns what the reply to that will confirm.
+    pub const fn begin_withheld_chunk(&mut self, size: u64, at: Timestamp) -> ExpectedReply {
+        self.phase = if size > 0 {
+            Phase::Chunk { remaining: size, wanted: true, last: true, withheld: true }
+        } else {
+            Phase::WithheldEnd { bytes: 0, chunking: true, rejected: false, at }
+        };
+        ExpectedReply::WithheldChunk { bytes: size }
+    }
+
     /// `count` bytes of the current chunk were relayed or discarded.
     pub fn on_chunk_bytes(&mut self, count: u64, at: Timestamp) -> ChunkProgress {
-        let Phase::Chunk { remaining, wanted, last } = &mut self.phase else {
+        let Phase::Chunk { remaining, wanted, last, withheld } = &mut self.phase else {
             return ChunkProgress::Within;
         };
         *remaining = remaining.saturating_sub(count);
         if *remaining > 0 {
             return ChunkProgress::Within;
         }
-        let (wanted, last) = (*wanted, *last);
-        self.phase = Phase::Command;
+        let (wanted, last, withheld) = (*wanted, *last, *withheld);
+        self.phase = if withheld {
+            Phase::WithheldEnd { bytes: 0, chunking: true, rejected: false, at }
+        } else {
+            Phase::Command
+        };
         if wanted
             && last
             && let Some(Pending::Server(ExpectedReply::Message { ended, .. })) =
@@ -318,7 +400,7 @@ impl Session {
             Some(ExpectedReply::Greeting | ExpectedReply::Own(_)) | None => last,
             Some(expected) => {
                 self.pop();
-                self.with_all_chunks(expected)
+                self.with_all_chunks(expected.or_its_message())
             }
         };
         self.apply_local(&expected, reply);
@@ -404,6 +486,13 @@ impl Session {
         let Some(Pending::Server(expected)) = self.pop() else {
             return ServerEvent::Unexpected(reply);
         };
+        let is_withheld = matches!(expected, ExpectedReply::WithheldChunk { .. });
+        let expected = if is_withheld && reply.code >= 400 {
+            self.forget_withheld_end();
+            expected.or_its_message()
+        } else {
+            expected
+        };
         let expected = self.with_all_chunks(expected);
         let (code, enhanced) = (Some(reply.code), reply.enhanced());
         self.state.apply(&expected, Confirmation { code, enhanced, author: Author::Server });
@@ -411,11 +500,23 @@ impl Session {
         ServerEvent::Reply { reply, expected }
     }
 
+    /// The message is rejected: there is no end to send any more.
+    pub const fn forget_withheld_end(&mut self) {
+        match &mut self.phase {
+            Phase::Chunk { withheld, .. } => *withheld = false,
+            Phase::WithheldEnd { .. } => self.phase = Phase::Command,
+            _ => {}
+        }
+    }
+
     /// A rejection before the end of data is the message's, once. An early acceptance is none: it answers an end of data
     /// that the server read and nobody sent.
     fn early_rejection<'a>(&mut self, reply: Reply<'a>) -> ServerEvent<'a> {
         match &mut self.phase {
-            Phase::Content { rejected, bytes, .. } if !*rejected && reply.code >= 400 => {
+            Phase::Content { rejected, bytes, .. }
+            | Phase::WithheldEnd { rejected, bytes, chunking: false, .. }
+                if !*rejected && reply.code >= 400 =>
+            {
                 *rejected = true;
                 self.state.on_early_rejection(reply.code);
                 let expected =
@@ -490,6 +591,9 @@ impl Session {
             Phase::Content { rejected: false, bytes, .. } => {
                 Some(ExpectedReply::Message { bytes, chunking: false, ended: None })
             }
+            Phase::WithheldEnd { rejected: false, bytes, chunking, at } => {
+                Some(ExpectedReply::Message { bytes, chunking, ended: Some(at) })
+            }
             _ => None,
         })
     }
@@ -551,7 +655,9 @@ impl Session {
     /// The session is over: commands without a reply stay so. Returns the state with all its transactions.
     pub fn finish(&mut self) -> &mut SessionState {
         while self.pop_unanswered(false).is_some() {}
-        if let Phase::Content { bytes, .. } = self.phase {
+        if let Phase::Content { bytes, .. } | Phase::WithheldEnd { bytes, chunking: false, .. } =
+            self.phase
+        {
             self.state.set_bytes(bytes);
         }
         &mut self.state
@@ -566,8 +672,9 @@ impl Session {
         // A chunk that was cut off: the newest command is its BDAT.
         if let Phase::Chunk { remaining, .. } = self.phase
             && self.pending.is_empty()
-            && let ExpectedReply::Message { bytes, .. } | ExpectedReply::Chunk { bytes } =
-                &mut expected
+            && let ExpectedReply::Message { bytes, .. }
+            | ExpectedReply::Chunk { bytes }
+            | ExpectedReply::WithheldChunk { bytes } = &mut expected
         {
             *bytes = bytes.saturating_sub(remaining);
         }

@@ -88,6 +88,13 @@ impl Session {
         })
     }
 
+    /// A pending reply, to another command than BDAT, decides which transaction the next chunk belongs to.
+    pub fn chunks_are_uncertain(&self) -> bool {
+        let is_chunk =
+            |pending: &Pending| matches!(pending, Pending::Server(ExpectedReply::Chunk { .. }));
+        !self.pending.iter().all(is_chunk)
+    }
+
     /// Whether DATA would reach the server without a recipient depends on a pending reply.
     pub fn recipients_are_uncertain(&self) -> bool {
         let rejection =

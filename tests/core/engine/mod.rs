@@ -6,6 +6,7 @@ mod deadlines;
 mod dialogue;
 mod driver;
 mod early_data;
+mod end_of_data;
 mod ends;
 mod greeting;
 mod hostile;

@@ -71,14 +71,14 @@ pub(crate) fn good(lookup: &Lookup) -> LookupResult {
     LookupResult { answer, source: Source::Zone, at: None }
 }
 
-fn nameless(lookup: &Lookup) -> LookupResult {
+pub(crate) fn nameless(lookup: &Lookup) -> LookupResult {
     match lookup {
         Lookup::Reverse(_) => LookupResult { answer: Answer::NxDomain, ..good(lookup) },
         _ => good(lookup),
     }
 }
 
-fn lame(lookup: &Lookup) -> LookupResult {
+pub(crate) fn lame(lookup: &Lookup) -> LookupResult {
     match lookup {
         Lookup::Reverse(_) => {
             LookupResult { answer: Answer::Unknown(Reason::Servfail), ..good(lookup) }
