@@ -16,6 +16,11 @@ use super::options::{Profile, RefuseAt};
 use crate::policy::facts::{Fact, FactState, Facts};
 use crate::policy::rules::{FactName, PolicyStage, RuleMatch, RuleMode};
 
+/// The reply to a recipient for whom other rules are decided at the end of the message than for those before: one reply could
+/// not be right for both.
+pub(super) const OTHER_RULES_AT_END: &str =
+    "other rules apply to this recipient; send it the message separately";
+
 /// Whether the greeting waits for the rules: some rule in force can reject the client in its place.
 pub(super) fn decides_at_connect(profile: &Profile) -> bool {
     profile.smtp.refuse_at == RefuseAt::Connect

@@ -9,6 +9,7 @@ use super::policy::Rejection;
 use super::{Proxy, State};
 use crate::engine::message_reader::MessageReader;
 use crate::engine::output::{Action, Output};
+use crate::engine::policy::OTHER_RULES_AT_END;
 use crate::engine::record::PolicyQuestion;
 use crate::smtp::{Chunk, EnhancedCode, ExpectedReply, OwnReply};
 
@@ -133,8 +134,8 @@ impl Proxy {
         self.end_if_drained(out);
     }
 
-    /// A recipient for whom other rules are decided at the end of the message than for those before: one reply could not be
-    /// right for both, so the client sends the message again for this one. Returns whether it was answered so.
+    /// A recipient is accepted by the rules. Returns whether other rules are decided at the end of its message than for those
+    /// before: then it was deferred, and the client sends it the message separately.
     pub(super) fn separate_recipient(
         &mut self,
         transaction: u64,
@@ -146,9 +147,8 @@ impl Proxy {
         let rules = self.profile.rules.rules_at_end(&question.subject(arrival));
         match self.rules_at_end {
             Some((number, first)) if number == transaction && first != rules => {
-                let text = "other rules apply to this recipient; send it the message separately";
                 let code = EnhancedCode::new(4, 5, 3);
-                self.answer(expected.clone(), 452, code, text, out);
+                self.answer(expected.clone(), 452, code, OTHER_RULES_AT_END, out);
                 true
             }
             Some((number, _)) if number == transaction => false,

@@ -110,10 +110,9 @@ fn stage(at: AskedAt, request: &PolicyRequest<'_>) -> PolicyStage {
             PolicyStage::Helo
         }
         AskedAt::Mail => PolicyStage::Mail,
-        AskedAt::Rcpt | AskedAt::Data | AskedAt::EndOfMessage if request.recipient.is_empty() => {
-            PolicyStage::Mail
-        }
-        AskedAt::Rcpt | AskedAt::Data | AskedAt::EndOfMessage => PolicyStage::Rcpt,
+        AskedAt::Rcpt | AskedAt::Data if request.recipient.is_empty() => PolicyStage::Mail,
+        AskedAt::Rcpt | AskedAt::Data => PolicyStage::Rcpt,
+        AskedAt::EndOfMessage => PolicyStage::Data,
     }
 }
 
@@ -184,7 +183,7 @@ mod tests {
     #[test]
     fn the_stage_is_that_of_the_state_or_of_the_context() {
         const TO: &str = "bob@receiver.example";
-        use PolicyStage::{Connect, Helo, Mail, Rcpt};
+        use PolicyStage::{Connect, Data, Helo, Mail, Rcpt};
         for (state, to, context, stage) in [
             ("EHLO", "", "", Helo),
             ("HELO", "", "", Helo),
@@ -195,7 +194,9 @@ mod tests {
             ("RCPT", TO, "submission", Rcpt),
             ("DATA", TO, "", Rcpt),
             ("DATA", "", "", Mail),
-            ("END-OF-MESSAGE", "", "rcpt", Mail),
+            ("END-OF-MESSAGE", TO, "", Data),
+            ("END-OF-MESSAGE", "", "", Data),
+            ("END-OF-MESSAGE", "", "rcpt", Rcpt),
             ("VRFY", TO, "", Helo),
             ("ETRN", "", "", Helo),
             ("XCLIENT", "", "", Helo),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 pub use self::question::{AskedAt, DelegatedQuestion, external_path};
 use self::transactions::Transactions;
+use super::OTHER_RULES_AT_END;
 use super::checks::SessionChecks;
 use super::evaluator::{Decided, PolicyEvaluator};
 use super::fault::CommandFault;
@@ -99,16 +100,21 @@ impl DelegatedSession {
     }
 
     /// The mail server asks. The decision may need lookups; see [`Self::is_decided`].
-    pub fn ask(&mut self, asked: DelegatedQuestion, at: Timestamp, out: &mut Output) {
+    pub fn ask(&mut self, mut asked: DelegatedQuestion, at: Timestamp, out: &mut Output) {
         self.last = at;
         self.note(&asked);
+        let names_recipient = asked.question.recipient.is_some();
+        if !names_recipient {
+            asked.question.recipient = self.transactions.recipient_at_end(&asked);
+        }
         if let Some(evaluator) = &mut self.evaluator {
             evaluator.on_reported_certificate(&asked.certificate);
         }
         let reply = self.refusal(&asked, out).or_else(|| {
             // The recipients were decided one by one, and what they all have in common with them.
-            let is_decided = asked.question.recipient.is_none()
-                && self.transactions.has_decided_recipients(&asked);
+            let is_decided = !names_recipient
+                && self.transactions.has_decided_recipients(&asked)
+                && !self.is_decided_at_end(&asked);
             (is_decided || self.evaluator.is_none()).then_some(DelegatedReply::Accept)
         });
         let is_open = reply.is_none();
@@ -258,6 +264,12 @@ impl DelegatedSession {
         Some(DelegatedReply::Refuse { enhanced, text: text.to_owned() })
     }
 
+    /// Whether rules are decided at the end of the message that the question is about.
+    fn is_decided_at_end(&self, asked: &DelegatedQuestion) -> bool {
+        let subject = asked.question.subject(self.checks.arrival());
+        asked.at == AskedAt::EndOfMessage && self.profile.rules.decide_at_end(&subject)
+    }
+
     /// Takes the decision, once it is there.
     fn settle(&mut self, out: &mut Output) {
         let (Some(evaluator), Some(pending)) = (&mut self.evaluator, &mut self.pending) else {
@@ -267,8 +279,19 @@ impl DelegatedSession {
             return;
         }
         let Some(decided) = evaluator.take_decision(out) else { return };
-        let reply = enforce(evaluator, &decided, out);
-        if let DelegatedReply::Refuse { enhanced, .. } = &reply {
+        let mut reply = enforce(evaluator, &decided, out);
+        let is_refusal = matches!(reply, DelegatedReply::Refuse { .. });
+        if let (AskedAt::Rcpt, false, Some(recipient)) =
+            (pending.asked.at, is_refusal, &decided.question.recipient)
+        {
+            let subject = decided.question.subject(self.checks.arrival());
+            let at_end = self.profile.rules.rules_at_end(&subject);
+            if !self.transactions.accept_recipient(recipient, at_end) {
+                let enhanced = EnhancedCode::new(4, 5, 3);
+                reply = DelegatedReply::Refuse { enhanced, text: OTHER_RULES_AT_END.to_owned() };
+            }
+        }
+        if let (true, DelegatedReply::Refuse { enhanced, .. }) = (is_refusal, &reply) {
             let refusal = match enhanced.class {
                 5 => Refusal::PolicyReject,
                 _ => Refusal::PolicyTempfail,
@@ -292,7 +315,7 @@ fn enforce(evaluator: &mut PolicyEvaluator, decided: &Decided, out: &mut Output)
         return DelegatedReply::Refuse { enhanced, text };
     }
     match &decided.matched {
-        Some(matched) if decided.question.stage == PolicyStage::Rcpt => {
+        Some(matched) if decided.question.stage >= PolicyStage::Rcpt => {
             evaluator.on_enforced(matched, out);
             tagged(matched)
         }

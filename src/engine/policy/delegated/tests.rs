@@ -103,6 +103,29 @@ fn code(reply: &DelegatedReply) -> String {
 }
 
 #[test]
+fn the_end_of_a_message_has_one_decision_for_all_recipients() {
+    let at_end = PolicyRule {
+        at: PolicyStage::Data,
+        exempt: vec![Exemption::Postmaster],
+        ..rule("r", Some(FactName::Fcrdns), PolicyAction::Reject, RuleMode::Enforce)
+    };
+    let profile = profile(&[at_end]);
+    let end = |recipient| asked(AskedAt::EndOfMessage, PolicyStage::Data, "a@a.example", recipient);
+    let replies = |questions: &[DelegatedQuestion]| -> Vec<String> {
+        let (replies, ..) = run(&profile, questions);
+        replies.iter().map(code).collect()
+    };
+    let bob = rcpt("a@a.example", "bob@b.example");
+    let eve = rcpt("a@a.example", "eve@b.example");
+    let postmaster = rcpt("a@a.example", "postmaster");
+    let all = [bob.clone(), postmaster.clone(), eve, end(None)];
+    assert_eq!(replies(&all), ["accept", "4.5.3", "accept", "5.7.25"]);
+    assert_eq!(replies(&[bob.clone(), end(Some("bob@b.example"))]), ["accept", "5.7.25"]);
+    assert_eq!(replies(&[postmaster, bob, end(None)]), ["accept", "4.5.3", "accept"]);
+    assert_eq!(replies(&[end(None)]), ["5.7.25"], "asked nowhere else");
+}
+
+#[test]
 fn the_record_leads_to_the_same_verdict() {
     use PolicyAction::{Reject, Tag, Tempfail};
     use RuleMode::{Enforce, Shadow};

@@ -20,6 +20,8 @@ pub(super) struct Transactions {
     is_kept: bool,
     /// A recipient of it was decided on.
     has_decided: bool,
+    /// The first recipient of it that was accepted, and the rules that are decided at the end of its message.
+    first_recipient: Option<(Arc<str>, u64)>,
     used: usize,
 }
 
@@ -34,6 +36,7 @@ impl Transactions {
             (self.instance, self.sender) =
                 (Some(Arc::clone(&asked.instance)), Some(Arc::clone(sender)));
             self.has_decided = false;
+            self.first_recipient = None;
             self.is_kept = self.takes(size_of::<TransactionRecord>() + sender.len());
             if self.is_kept {
                 let mail_from = sender.to_string();
@@ -52,8 +55,27 @@ impl Transactions {
     /// Whether a recipient of the transaction was decided on before.
     pub(super) fn has_decided_recipients(&self, asked: &DelegatedQuestion) -> bool {
         self.has_decided
-            && self.instance.as_ref() == Some(&asked.instance)
+            && self.is_of_current(asked)
             && matches!(asked.at, AskedAt::Data | AskedAt::EndOfMessage)
+    }
+
+    /// The recipient that the end of a message is decided for, where the mail server names none: the rules there are the same
+    /// for all.
+    pub(super) fn recipient_at_end(&self, asked: &DelegatedQuestion) -> Option<Arc<str>> {
+        let (first, _) = self.first_recipient.as_ref()?;
+        (asked.at == AskedAt::EndOfMessage && self.is_of_current(asked)).then(|| Arc::clone(first))
+    }
+
+    /// A recipient is accepted for whom the rules `at_end` are decided at the end of the message. Returns whether they are the
+    /// same as for those before.
+    pub(super) fn accept_recipient(&mut self, recipient: &Arc<str>, at_end: u64) -> bool {
+        let (_, first) =
+            self.first_recipient.get_or_insert_with(|| (Arc::clone(recipient), at_end));
+        *first == at_end
+    }
+
+    fn is_of_current(&self, asked: &DelegatedQuestion) -> bool {
+        self.instance.as_ref() == Some(&asked.instance)
     }
 
     /// The mail server has its reply. The codes are those of its defaults (Postfix: `access_map_reject_code`).

@@ -98,8 +98,8 @@ impl Evaluation<'_> {
             Some(Some(matched)) => {
                 let matched = capped(matched);
                 let rejects = matched.action >= PolicyAction::Tempfail;
-                // Before RCPT and after it only a rejection is enforced: the rest is decided with the envelope.
-                if rejects || question.stage == PolicyStage::Rcpt {
+                // Before RCPT only a rejection is enforced: the rest is decided again, with the envelope.
+                if rejects || question.stage >= PolicyStage::Rcpt {
                     self.outcome.enforced(&matched);
                 }
                 !rejects
