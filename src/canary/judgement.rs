@@ -9,7 +9,7 @@ use super::token::PairId;
 use crate::dkim::HeaderFields;
 
 /// Marks that are kept of one message.
-const MAX_MARKS: usize = 16;
+const MAX_MARKS: usize = 8;
 
 /// What filters wrote into a message up to some point of its way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,14 +15,14 @@ labels! {
         Barracuda = "barracuda",
         Exchange = "exchange",
         Proofpoint = "proofpoint",
-        /// A server that verified SPF, DKIM or DMARC (RFC 8601).
-        Authentication = "authentication",
         /// Somebody added a tag to the Subject. SonicWall marks in no other way.
         Subject = "subject",
         /// The mailbox has the message in its folder of junk.
         Folder = "folder",
         /// A rule of the operator.
         Custom = "custom",
+        /// A server that verified SPF, DKIM or DMARC (RFC 8601). The last, so that its results never crowd out marks of spam.
+        Authentication = "authentication",
     }
 }
 
@@ -56,6 +56,8 @@ pub struct Mark {
 
 /// Characters of a value that are kept.
 const MAX_VALUE: usize = 120;
+/// Characters of a field's name that are kept.
+const MAX_FIELD: usize = 80;
 /// The spam confidence level of Exchange from which a message is spam.
 const EXCHANGE_SPAM: i32 = 5;
 
@@ -145,7 +147,8 @@ impl MarkRules {
 impl Mark {
     pub(super) fn new(by: SpamFilter, field: &str, value: &str) -> Self {
         let value = value.chars().take(MAX_VALUE).collect();
-        Self { by, field: field.to_owned(), value }
+        let field = field.chars().take(MAX_FIELD).collect();
+        Self { by, field, value }
     }
 }
 

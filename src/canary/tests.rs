@@ -82,6 +82,10 @@ fn other_message_ids_are_no_canaries() {
         "<c2.0123456789abcdef.6i.6957370f.b2a5f14ddb4c0f81ae8c5b47d689a4d2@a>",
         "<c1.0123456789abcdef.6i.ffffffffffffffff.b2a5f14ddb4c0f81ae8c5b47d689a4d2@a>",
         "<c1.0123456789abcdef.6i.6957370f.more.b2a5f14ddb4c0f81ae8c5b47d689a4d2@a>",
+        &format!(
+            "<c1.0123456789abcdef.6i.6957370f.b2a5f14ddb4c0f81ae8c5b47d689a4d2@{}>",
+            "a".repeat(300)
+        ),
         "<c1.0123456789abcdéf.6i.6957370f.b2a5f14ddb4c0f81ae8c5b47d689a4d2@a>",
     ] {
         let found = CanaryToken::recognise(id, RECIPIENT, &key("0b"), now());

@@ -18,6 +18,8 @@ const PURPOSE: &[u8] = b"gatepost canary 1\n";
 const VERSION: &str = "c1";
 /// Digits of the truncated HMAC.
 const MAC_DIGITS: usize = 32;
+/// Octets of a whole Message-ID: what precedes the host, and the longest host.
+const MAX_ID: usize = 70 + 255;
 /// Age beyond which a canary does not count. Mail servers give up after 5 days, but a judgement that old concerns nobody.
 pub const MAX_AGE: Duration = Duration::from_secs(2 * 24 * 3600);
 /// Limit of the difference between the clocks of sender and recipient.
@@ -125,6 +127,9 @@ impl CanaryToken {
     /// The token, its text, and its signature.
     fn parse(message_id: &str) -> Option<(Self, &str, &str)> {
         let id = message_id.trim_matches([' ', '\t', '\r', '\n']);
+        if id.len() > MAX_ID {
+            return None;
+        }
         let (local, _host) = id.strip_prefix('<')?.strip_suffix('>')?.split_once('@')?;
         let (signed, mac) = local.rsplit_once('.')?;
         let mut parts = signed.split('.');

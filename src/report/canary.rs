@@ -132,3 +132,61 @@ pub fn detail(status: &CanaryStatus) -> String {
         None => sentence.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::canary::{
+        CanaryDelivery, CanaryDirection, HeaderJudgement, Mark, PairId, SpamFilter,
+    };
+    use crate::time::Timestamp;
+
+    fn pair() -> CanaryPair {
+        let at = Timestamp::from_nanos(1_767_323_045_000_000_000);
+        let mut pair = CanaryPair::new(PairId::new([0xab; 8]), CanaryDirection::Inbound, at);
+        for family in Family::ALL {
+            pair.half_mut(family).delivery = Some(CanaryDelivery {
+                stage: DeliveryStage::Content,
+                server: Some(format!("mx.example.org {family}")),
+                code: Some(250),
+                text: "2.0.0 Ok\u{1b}".to_owned(),
+                tls: family == Family::Ipv4,
+                took: Duration::from_millis(84),
+            });
+        }
+        pair
+    }
+
+    #[test]
+    fn a_pair_is_one_sentence_and_the_facts() {
+        let mut pair = pair();
+        let accepted = "Both messages were accepted; what became of them is not known without --reports.\n  \
+            pair abababababababab\n  \
+            ipv4  250 2.0.0 Ok\\x1b (mx.example.org ipv4, 84 ms, TLS)\n  \
+            ipv6  250 2.0.0 Ok\\x1b (mx.example.org ipv6, 84 ms)\n";
+        assert_eq!(text(&pair, pair.comparison_of_deliveries()), accepted);
+        let at = pair.sent + Duration::from_secs(2);
+        pair.ipv4.received = Some((at, HeaderJudgement::default()));
+        let (field, value) = ("X-Spam".to_owned(), "Yes".to_owned());
+        let marks = vec![Mark { by: SpamFilter::Rspamd, field, value }];
+        pair.ipv6.received = Some((at, HeaderJudgement { marks, score: None }));
+        let found = text(&pair, pair.comparison());
+        assert!(
+            found.starts_with(
+                "IPv6 mail is treated worse: the message over IPv6 was marked as spam, "
+            ),
+            "{found}"
+        );
+        assert!(
+            found.ends_with("ipv6  received after 2.0 s\n  ipv6  marked by rspamd: X-Spam: Yes\n"),
+            "{found}"
+        );
+        let json: Value = serde_json::from_str(&json(&pair, pair.comparison()).unwrap()).unwrap();
+        assert_eq!(json["ipv6"]["outcome"], "marked_spam");
+        assert_eq!(json["ipv6"]["received"]["after"], 2.0);
+        assert_eq!(json["ipv6"]["delivery"]["took"], 0.084);
+        assert_eq!(json["ipv4"]["received"]["marks"], json!([]));
+    }
+}

@@ -103,3 +103,8 @@ fn policy_request() {
 fn dkim() {
     over_seeds("dkim", bodies::dkim);
 }
+
+#[test]
+fn canary() {
+    over_seeds("canary", bodies::canary);
+}

@@ -503,3 +503,32 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn filtered_mail_closes_the_door_only_where_that_is_asked_for() {
+    let filtered = |until: u64| {
+        move |s: u64| Signals {
+            filtered: (s < until).then(|| "marked as spam over IPv6 only".to_owned()),
+            ..mail(10)
+        }
+    };
+    let mut warns = door();
+    assert_eq!(run(&mut warns, 2_000, filtered(1_000)), ["0: open (proven)"]);
+    let settings = DoorSettings { spam_parity: SpamParity::Close, ..settings() };
+    let mut closes = Door::new(Family::Ipv6, settings.clone(), START);
+    // It stays closed while the latest canaries are filtered, and opens on trial after `retry`.
+    assert_eq!(
+        run(&mut closes, 2_000, filtered(1_000)),
+        ["0: closing (filtered)", "120: closed (filtered)", "1000: opening (trial)"]
+    );
+    // Mail that is filtered has been received.
+    let answer = receive_path(&filtered(1_000)(20), &settings, at(20));
+    assert!(matches!(answer, Answer::Yes(_)), "{answer:?}");
+    let held = |s: u64| {
+        let alternatives =
+            Alternatives { mx_in_other_family: Some(false), ..Alternatives::default() };
+        Signals { alternatives, ..filtered(1_000)(s) }
+    };
+    let mut last = Door::new(Family::Ipv6, settings, START);
+    assert!(run(&mut last, 900, held).iter().all(|change| !change.contains("clos")));
+}

@@ -11,6 +11,9 @@ use super::page::page;
 use super::session::Tone;
 use super::*;
 use crate::addr::Side;
+use crate::canary::{
+    CanaryDirection, CanaryOutcome, CanaryStatus, Comparison, Mark, MarkedWhere, SpamFilter,
+};
 use crate::engine::{
     AttemptOutcome, MessageProgress, Outcome, RecipientRecord, TlsState, TransactionRecord,
 };
@@ -550,4 +553,37 @@ proptest! {
         }
         prop_assert!(!html.chars().any(char::is_control), "{html:?}");
     }
+}
+
+#[test]
+fn canaries_have_a_sentence_each() {
+    let empty = StatusCollector::new(&StatusSettings::default());
+    let status = |direction, comparison, ipv6, mark| CanaryStatus {
+        direction,
+        comparison,
+        at: Some(at(3_000)),
+        ipv4: CanaryOutcome::Clean,
+        ipv6,
+        mark,
+        waiting: 0,
+    };
+    let (field, value) = ("X-Spam".to_owned(), "<b>Yes".to_owned());
+    let mark = Mark { by: SpamFilter::Rspamd, field, value };
+    let worse = status(
+        CanaryDirection::Inbound,
+        Comparison::Ipv6Worse,
+        CanaryOutcome::MarkedSpam,
+        Some((mark, MarkedWhere::BehindGateway)),
+    );
+    let alike = status(CanaryDirection::Outbound, Comparison::Equal, CanaryOutcome::Clean, None);
+    let live = LiveState { canaries: Some(vec![worse, alike]), ..quiet(at(3_200)) };
+    let html = rendered(&empty, &live);
+    let sentence = "IPv6 mail is treated worse: the message over IPv6 was marked as spam, the one over IPv4 arrived without \
+        a mark; marked by rspamd (X-Spam: &lt;b&gt;Yes), behind the gateway";
+    assert!(html.contains(&format!("Canaries, inbound: {sentence}.")), "{html}");
+    assert!(html.contains("Both messages were treated alike: each arrived without a mark"));
+    let none = LiveState { canaries: Some(Vec::new()), ..quiet(at(3_200)) };
+    let html = rendered(&empty, &none);
+    assert!(html.contains("None since the start.") && html.contains("no problems"), "{html}");
+    assert!(!rendered(&empty, &quiet(at(3_200))).contains("Canaries"));
 }

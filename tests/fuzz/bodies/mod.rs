@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, reason = "each target uses one of them")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a finding is a panic")]
 
+mod canary;
 mod capture;
 mod dkim;
 mod dns;
@@ -16,6 +17,7 @@ mod socketmap;
 mod stream;
 mod tls;
 
+pub(crate) use self::canary::canary;
 pub(crate) use self::dkim::dkim;
 pub(crate) use self::dns::dns;
 pub(crate) use self::engine::engine;

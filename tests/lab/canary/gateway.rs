@@ -10,6 +10,7 @@ use crate::support::sites::dns_with;
 use crate::support::{Config, DOMAIN, Gateway, Lab, Mode, Postfix, Process, port, until};
 
 tests![
+    a_filter_before_the_gateway_is_reported,
     a_filter_behind_the_gateway_is_reported_within_one_schedule_and_closes_the_door,
     a_healthy_filter_behind_the_gateway_is_treated_as_such,
 ];
@@ -22,16 +23,36 @@ const INBOUND: &str = "direction=\"inbound\"";
 
 struct Loop<'lab> {
     gateway: Gateway<'lab>,
-    _postfix: Postfix<'lab>,
+    _postfixes: (Postfix<'lab>, Option<Postfix<'lab>>),
     _processes: Vec<Process>,
     config: Config,
 }
 
+/// Where the filter stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// An appliance is the mail exchange, and passes mail on to the gateway.
+    Before,
+    Behind,
+}
+
+/// The gateway's listener for an appliance.
+const INSIDE: &str = "127.0.0.1:2526";
+
 /// Starts everything; a pair is sent every 5 s.
-fn start(lab: &Lab, filter: Filter) -> Loop<'_> {
-    let rspamd = rspamd::start(lab, &lab.server, "rspamd", filter);
-    let main_cf = format!("smtpd_milters = inet:{MILTER}\nmilter_default_action = tempfail\n");
-    let postfix = Postfix::start(lab, &lab.server, "postfix", None, &main_cf);
+fn start(lab: &Lab, filter: Filter, place: Place) -> Loop<'_> {
+    let host = if place == Place::Before { &lab.gateway } else { &lab.server };
+    let rspamd = rspamd::start(lab, host, "rspamd", filter);
+    let milter = format!("smtpd_milters = inet:{MILTER}\nmilter_default_action = tempfail\n");
+    let main_cf = if place == Place::Before { "" } else { &milter };
+    let postfix = Postfix::start(lab, &lab.server, "postfix", None, main_cf);
+    let appliance = (place == Place::Before).then(|| {
+        let relays = format!(
+            "{milter}virtual_mailbox_domains =\nrelay_domains = {DOMAIN}\n\
+             transport_maps = inline:{{{DOMAIN}=smtp:[127.0.0.1]:2526}}\nqueue_run_delay = 2s\n"
+        );
+        Postfix::start(lab, &lab.gateway, "appliance", None, &relays)
+    });
     with_mailbox_at(lab, &postfix);
     let key = lab.path("canary.key");
     fs::write(&key, "0123456789abcdef".repeat(4)).unwrap();
@@ -70,6 +91,10 @@ fn start(lab: &Lab, filter: Filter) -> Loop<'_> {
         .set("door.ipv6", "spam_parity = \"close\"")
         .set("door.ipv6", "grace = \"1s\"")
         .set("door.ipv6", "min_hold = \"1s\"");
+    let config = match place {
+        Place::Before => config.listen(&[INSIDE.parse().unwrap()]),
+        Place::Behind => config,
+    };
     let mailbox = postfix.config_directory().join("../mail/inbox");
     let receiver = lab.server.spawn([
         GATEPOST,
@@ -85,13 +110,30 @@ fn start(lab: &Lab, filter: Filter) -> Loop<'_> {
         mailbox.to_str().unwrap(),
     ]);
     let gateway = Gateway::start(lab, &config);
-    Loop { gateway, _postfix: postfix, _processes: vec![rspamd, vantage, receiver], config }
+    Loop {
+        gateway,
+        _postfixes: (postfix, appliance),
+        _processes: vec![rspamd, vantage, receiver],
+        config,
+    }
+}
+
+/// The gateway sees all mail over IPv4 then; the canaries show what the appliance did with it.
+fn a_filter_before_the_gateway_is_reported() {
+    let lab = Lab::new();
+    let _dns = dns_with(&lab, &[(DOMAIN, OUR_ZONE)]);
+    let site = start(&lab, Filter::MarksIpv6, Place::Before);
+    let gateway = &site.gateway;
+    gateway.wait_for_log("IPv6 mail is treated worse: the message over IPv6 was marked as spam");
+    gateway.wait_for_metric("gatepost_canary_ipv6_parity", &[INBOUND], 0.0);
+    assert!(gateway.page().contains("marked by rspamd (X-Spam: Yes)"), "{}", gateway.page());
+    assert_eq!(gateway.metric("gatepost_sessions_total", &["family=\"ipv6\""]), 0.0);
 }
 
 fn a_filter_behind_the_gateway_is_reported_within_one_schedule_and_closes_the_door() {
     let lab = Lab::new();
     let _dns = dns_with(&lab, &[(DOMAIN, OUR_ZONE)]);
-    let site = start(&lab, Filter::MarksIpv6);
+    let site = start(&lab, Filter::MarksIpv6, Place::Behind);
     let gateway = &site.gateway;
     gateway.wait_for_log("IPv6 mail is treated worse: the message over IPv6 was marked as spam");
     gateway.wait_for_metric("gatepost_canary_ipv6_parity", &[INBOUND], 0.0);
@@ -117,7 +159,7 @@ fn a_filter_behind_the_gateway_is_reported_within_one_schedule_and_closes_the_do
 fn a_healthy_filter_behind_the_gateway_is_treated_as_such() {
     let lab = Lab::new();
     let _dns = dns_with(&lab, &[(DOMAIN, OUR_ZONE)]);
-    let site = start(&lab, Filter::Healthy);
+    let site = start(&lab, Filter::Healthy, Place::Behind);
     let gateway = &site.gateway;
     let clean = |family: &str| {
         let labels = [family, INBOUND, "outcome=\"clean\""];
