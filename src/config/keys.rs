@@ -272,7 +272,9 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("require", "list of facts",
             Unset("none", r#"["fcrdns", { fact = "return_path", level = "smtp", over = "any" }]"#),
             "Facts that must hold, or the rule matches: `reverse_name`, `fcrdns`, `helo_resolves`, `return_path`, \
-             `recipient`, `receive_path`, `spf`. Options of `return_path`: `level` is `\"dns\"` (default), `\"tcp\"` (connect), \
+             `recipient`, `receive_path`, `spf`, `dkim`, `dmarc`, `authenticated`. Option `level` of `spf`: \
+             `\"pass\"` (default) or `\"not_fail\"`. Option `policy` of `dmarc`: `\"none\"`, `\"quarantine\"` (default) or \
+             `\"reject\"`. Options of `return_path`: `level` is `\"dns\"` (default), `\"tcp\"` (connect), \
              `\"smtp\"` (greeting and EHLO) or `\"rcpt\"` (verify the mailbox by RCPT; some sites list callers for that); \
              `over` is `\"any\"` (default), `\"same-family\"`, `\"ipv6\"` or `\"ipv4\"`."),
         spec("otherwise", r#""accept", "tag", "tempfail", "reject""#, Text("tempfail"),
@@ -288,7 +290,7 @@ pub const SECTIONS: &[SectionSpec] = &[
     ] },
     SectionSpec { header: "[policy.when]",
         help: "Match conditions of the `[[policy]]` rule before it, also written as `when = { … }`. All must match.", keys: &[
-        spec("at", r#""connect", "helo", "mail", "rcpt""#,
+        spec("at", r#""connect", "helo", "mail", "rcpt", "data""#,
             Unset("the first stage at which all facts and conditions of the rule are known", r#""rcpt""#),
             "Stage at which the rule is evaluated."),
         spec("family", FAMILY, Unset("both", r#""ipv6""#), "Client address family."),

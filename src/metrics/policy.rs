@@ -23,9 +23,13 @@ const FACTS: usize = FactName::ALL.len() * STATES.len() * SOURCES;
 const fn sources(name: FactName) -> &'static [Source] {
     use Source::{Dns, None, Probe, Traffic, Upstream};
     match name {
-        FactName::ReverseName | FactName::Fcrdns | FactName::HeloResolves | FactName::Spf => {
-            &[Dns, None]
-        }
+        FactName::ReverseName
+        | FactName::Fcrdns
+        | FactName::HeloResolves
+        | FactName::Spf
+        | FactName::Dkim
+        | FactName::Dmarc
+        | FactName::Authenticated => &[Dns, None],
         FactName::ReturnPath => &[Dns, Traffic, Probe, None],
         FactName::Recipient => &[Upstream, None],
         FactName::ReceivePath => &[Traffic, Probe, None],

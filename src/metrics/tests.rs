@@ -23,8 +23,7 @@ use crate::outbound::{self, Delays, Hosts, OutboundAttempt, SteeringSettings};
 use crate::policy::PolicyAction;
 use crate::policy::door::{self, Door, DoorTransition, Signals};
 use crate::policy::facts::{
-    AnswerKind, DomainName, FactState, FamilyRequirement, LookupKind, LookupObserver as _,
-    Resolution, ReturnPathLevel, Source,
+    AnswerKind, DomainName, FactState, LookupKind, LookupObserver as _, Resolution, Source,
 };
 use crate::policy::rules::{
     FactName, PolicyRule, PolicyRules, PolicyStage, Requirement, RuleMode, When,
@@ -80,11 +79,7 @@ fn rule(name: &str, number: u32) -> PolicyRule {
         at: PolicyStage::Connect,
         when: When::default(),
         exempt: Vec::new(),
-        require: vec![Requirement {
-            fact: FactName::Fcrdns,
-            level: ReturnPathLevel::Dns,
-            over: FamilyRequirement::Any,
-        }],
+        require: vec![Requirement::new(FactName::Fcrdns)],
         otherwise: PolicyAction::Reject,
         on_unknown: PolicyAction::Tempfail,
         mode: if number.is_multiple_of(2) { RuleMode::Enforce } else { RuleMode::Shadow },

@@ -61,6 +61,9 @@ fn enhanced(name: FactName, fact: &Fact) -> (u16, u16) {
             (7, 24)
         }
         (FactName::Spf, ..) => (7, 23),
+        // RFC 7372 §3.1, and §3.3: several checks failed.
+        (FactName::Dkim, ..) => (7, 20),
+        (FactName::Dmarc | FactName::Authenticated, ..) => (7, 26),
     }
 }
 
@@ -98,6 +101,9 @@ fn sentence(name: FactName, fact: &Fact, class: u8, subject: &Subject<'_>) -> St
     let helo = argument(subject.helo);
     let sender = argument(subject.sender);
     let recipient = argument(subject.recipient);
+    if fact.state == FactState::Unknown && fact.reason == Some(Reason::HeaderTooLarge) {
+        return String::from("header section is too large to verify its signatures");
+    }
     if fact.state == FactState::Unknown {
         return match name {
             FactName::ReverseName => format!("cannot look up the PTR record of {client} right now"),
@@ -115,6 +121,11 @@ fn sentence(name: FactName, fact: &Fact, class: u8, subject: &Subject<'_>) -> St
             FactName::Spf => {
                 format!("cannot look up the SPF record of {} right now", spf_domain(subject))
             }
+            FactName::Dkim => String::from("cannot verify the DKIM signatures right now"),
+            FactName::Dmarc => {
+                format!("cannot verify DMARC of {} right now", author_domain(subject))
+            }
+            FactName::Authenticated => String::from("cannot verify SPF and DKIM right now"),
         };
     }
     match (name, fact.reason) {
@@ -163,6 +174,35 @@ fn sentence(name: FactName, fact: &Fact, class: u8, subject: &Subject<'_>) -> St
         (FactName::Spf, _) => {
             format!("SPF record of {} does not allow {client} to send", spf_domain(subject))
         }
+        (FactName::Dkim, Some(Reason::DkimNone)) => String::from("message has no DKIM signature"),
+        (FactName::Dkim, _) => String::from("no DKIM signature of the message verifies"),
+        (FactName::Dmarc, Some(Reason::NoAuthorDomain)) => {
+            String::from("From field has no author with a domain")
+        }
+        (FactName::Dmarc, Some(Reason::ManyAuthorDomains)) => {
+            String::from("From field has authors of too many domains")
+        }
+        (FactName::Dmarc, _) => {
+            let domain = author_domain(subject);
+            format!(
+                "message violates the DMARC policy of {domain}: neither SPF nor DKIM passes for it"
+            )
+        }
+        (FactName::Authenticated, _) => format!(
+            "message is not authenticated: SPF record of {} does not allow {client}, and no DKIM signature verifies",
+            spf_domain(subject)
+        ),
+    }
+}
+
+/// The domain of the author, or the first of several.
+fn author_domain(subject: &Subject<'_>) -> String {
+    let content = subject.message.and_then(|message| message.content.as_ref().ok());
+    let domains = content.map(|content| content.authors.domains.as_slice()).unwrap_or_default();
+    match domains {
+        [] => String::from("the author's domain"),
+        [one] => argument(Some(one)),
+        [first, ..] => format!("an author's domain, of {} and others", argument(Some(first))),
     }
 }
 
@@ -266,6 +306,7 @@ mod tests {
             NoResponse | Refused | EstablishedButStalled | RejectedBeforeRcpt => {
                 vec![(FactState::False, Source::Probe), (FactState::Unknown, Source::Probe)]
             }
+            ContentNotSeen | HeaderTooLarge => vec![(FactState::Unknown, Source::None)],
             _ => vec![(FactState::False, Source::Dns)],
         }
     }

@@ -26,6 +26,9 @@ const fn fact_name(name: FactName) -> &'static str {
         FactName::Recipient => "recipient",
         FactName::ReceivePath => "receive path",
         FactName::Spf => "SPF",
+        FactName::Dkim => "DKIM",
+        FactName::Dmarc => "DMARC",
+        FactName::Authenticated => "SPF or DKIM",
     }
 }
 
@@ -58,6 +61,24 @@ pub(super) const fn fact_reason(reason: Reason) -> &'static str {
         Reason::SpfSoftfail => "SPF softfail",
         Reason::SpfNeutral => "SPF neutral",
         Reason::SpfPermerror => "SPF record invalid",
+        Reason::ContentNotSeen => "content not seen",
+        Reason::HeaderTooLarge => "header section too large",
+        Reason::DkimNone => "no DKIM signature",
+        Reason::DkimBadSignature => "DKIM signature does not match",
+        Reason::DkimBodyChanged => "body changed after DKIM signing",
+        Reason::DkimPartlySigned => "DKIM signature covers a part of the body",
+        Reason::DkimExpired => "DKIM signature expired",
+        Reason::DkimNoKey => "no DKIM key",
+        Reason::DkimInvalidKey => "DKIM key invalid",
+        Reason::DkimInvalidSignature => "DKIM signature invalid",
+        Reason::DkimWeak => "DKIM signature too weak",
+        Reason::DkimTestMode => "DKIM key in test mode",
+        Reason::NotAuthenticated => "neither SPF nor DKIM passes",
+        Reason::DmarcPolicyNone => "DMARC fails, p=none",
+        Reason::DmarcPolicyQuarantine => "DMARC fails, p=quarantine",
+        Reason::DmarcPolicyReject => "DMARC fails, p=reject",
+        Reason::NoAuthorDomain => "no author domain in From",
+        Reason::ManyAuthorDomains => "too many author domains in From",
     }
 }
 

@@ -19,8 +19,7 @@ use gatepost::engine::{Action, Output, Profile, Proxy, Timeouts};
 use gatepost::lookup::{LookupService, LookupSettings};
 use gatepost::policy;
 use gatepost::policy::facts::{
-    Answer, Answers, DnsRecord, DomainName, FamilyRequirement, Lookup, LookupResult,
-    ReturnPathLevel, Source,
+    Answer, Answers, DnsRecord, DomainName, Lookup, LookupResult, Source,
 };
 use gatepost::policy::rules::{
     Exemption, FactName, PolicyRule, PolicyRules, PolicyStage, Requirement, RuleMode, Subject, When,
@@ -52,11 +51,7 @@ fn rule(name: &str, fact: FactName, family: Option<Family>) -> PolicyRule {
         at: fact.stage(),
         when: When { family, ..When::default() },
         exempt: Exemption::ALL.to_vec(),
-        require: vec![Requirement {
-            fact,
-            level: ReturnPathLevel::Dns,
-            over: FamilyRequirement::Any,
-        }],
+        require: vec![Requirement::new(fact)],
         otherwise: policy::PolicyAction::Tempfail,
         on_unknown: policy::PolicyAction::Tempfail,
         mode: RuleMode::Enforce,

@@ -12,9 +12,7 @@ use gatepost::engine::{
     Event, Limits as SessionLimits, Observe, RefuseAt, SessionRecord, SmtpOptions, Timeouts,
     TlsMode,
 };
-use gatepost::policy::facts::{
-    Answer, FamilyRequirement, Lookup, LookupResult, Reason, ReturnPathLevel, Source,
-};
+use gatepost::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
 use gatepost::policy::rules::{FactName, PolicyRule, PolicyRules, Requirement, RuleMode, When};
 use gatepost::policy::{AccessRules, PolicyAction};
 use gatepost::recording::{FrameBody, FrameDecoder, RecordingFilter};
@@ -97,11 +95,7 @@ fn rule(fact: FactName) -> PolicyRule {
         at: fact.stage(),
         when: When::default(),
         exempt: Vec::new(),
-        require: vec![Requirement {
-            fact,
-            level: ReturnPathLevel::Dns,
-            over: FamilyRequirement::Any,
-        }],
+        require: vec![Requirement::new(fact)],
         otherwise: PolicyAction::Reject,
         on_unknown: PolicyAction::Tempfail,
         mode: RuleMode::Enforce,

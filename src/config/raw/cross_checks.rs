@@ -326,6 +326,9 @@ pub(super) fn paths(
         for (fact, key) in [
             (FactName::ReturnPath, "`require` of return_path"),
             (FactName::Recipient, "`require` of recipient"),
+            (FactName::Spf, "`require` of spf"),
+            (FactName::Dmarc, "`require` of dmarc"),
+            (FactName::Authenticated, "`require` of authenticated"),
         ] {
             if requires(fact) {
                 keys.push(key);

@@ -14,6 +14,8 @@ use super::values::{boolean, into_values, list, non_empty, one_of, string};
 use crate::addr::{Family, Networks};
 use crate::config::Site;
 use crate::policy::PolicyAction;
+use crate::policy::facts::dmarc::DmarcPolicy;
+use crate::policy::facts::spf::SpfLevel;
 use crate::policy::facts::{DomainName, FamilyRequirement, ReturnPathLevel};
 use crate::policy::rules::{
     CertificateCondition, Domains, Exemption, FactName, PolicyRule, PolicyStage, Requirement,
@@ -77,9 +79,13 @@ pub(super) fn policy(
         let field = section.field("when.at");
         section.diagnostics.error(at.span().start, &field, problem, remedy);
     }
+    let stage = when.at.clone().or(earliest);
+    if stage == PolicyStage::Data {
+        check_data_rule(section, &require, [&otherwise, &on_unknown]);
+    }
     let rule = name.into_option().map(|name| PolicyRule {
         name: name.into(),
-        at: when.at.clone().or(earliest),
+        at: stage,
         when: when.checked(),
         exempt: exempt.into_option().map_or(Exemption::ALL.to_vec(), into_values),
         require,
@@ -90,6 +96,34 @@ pub(super) fn policy(
     });
     let client_certificate = when.client_certificate.start();
     PolicySection { rule, listeners: when.listeners, client_certificate, start }
+}
+
+/// At the end of the data there is one reply for all recipients, and the header has been passed on.
+fn check_data_rule(
+    section: &mut Section<'_, '_, '_>,
+    require: &[Requirement],
+    actions: [&Field<PolicyAction>; 2],
+) {
+    let of_data = require.iter().find(|one| one.fact.stage() == PolicyStage::Data);
+    let why = match of_data {
+        Some(one) => format!("`{}` is known at the end of the data", one.fact.as_str()),
+        None => String::from("the rule is evaluated at the end of the data"),
+    };
+    let recipient = require.iter().any(|one| one.fact == FactName::Recipient);
+    if let (true, Some(at)) = (recipient, section.start()) {
+        let problem = format!("{why}, where one reply answers for all recipients");
+        let remedy = "require `recipient` in a rule of its own";
+        let field = section.field("require");
+        section.diagnostics.error(at, &field, problem, remedy);
+    }
+    for (key, action) in ["otherwise", "on_unknown"].into_iter().zip(actions) {
+        if let Some(given) = action.given().filter(|one| *one.get_ref() == PolicyAction::Tag) {
+            let problem = format!("{why}, where the header of the message has been passed on");
+            let remedy = "write \"tempfail\", or require facts that are known before the message";
+            let field = section.field(key);
+            section.diagnostics.error(given.span().start, &field, problem, remedy);
+        }
+    }
 }
 
 fn exemption(value: &Value<'_>) -> ValueResult<Exemption> {
@@ -258,19 +292,19 @@ fn certificate_condition(patterns: &List<CertificatePattern>) -> CertificateCond
     condition
 }
 
+/// The options of a requirement, and the facts that have them.
+const OPTIONS: [(&str, &[FactName]); 3] = [
+    ("level", &[FactName::ReturnPath, FactName::Spf]),
+    ("over", &[FactName::ReturnPath]),
+    ("policy", &[FactName::Dmarc]),
+];
+
 /// `"fcrdns"`, or `{ fact = "return_path", level = "smtp", over = "any" }`.
 fn requirement(value: &Value<'_>) -> ValueResult<Requirement> {
-    const KEYS: [&str; 3] = ["fact", "level", "over"];
+    const KEYS: [&str; 4] = ["fact", "level", "over", "policy"];
     let facts = FactName::ALL.map(|fact| (fact.as_str(), fact));
-    let levels = ReturnPathLevel::ALL.map(|level| (level.as_str(), level));
-    let overs = FamilyRequirement::ALL.map(|over| (over.as_str(), over));
     let DeValue::Table(table) = value.get_ref() else {
-        let fact = one_of(&facts)(value)?;
-        return Ok(Requirement {
-            fact,
-            level: ReturnPathLevel::default(),
-            over: FamilyRequirement::default(),
-        });
+        return one_of(&facts)(value).map(Requirement::new);
     };
     let mut errors: Vec<ValueError> = Vec::new();
     for (key, _) in table {
@@ -294,23 +328,37 @@ fn requirement(value: &Value<'_>) -> ValueResult<Requirement> {
             None
         }
     };
-    let level = table.get("level").map(|level| collect_errors(one_of(&levels)(level), &mut errors));
-    let over = table.get("over").map(|over| collect_errors(one_of(&overs)(over), &mut errors));
-    for (key, given) in [("level", table.get("level")), ("over", table.get("over"))] {
-        if let (Some(given), Some(fact)) = (given, fact.filter(|f| *f != FactName::ReturnPath)) {
+    let Some(fact) = fact else { return Err(errors) };
+    let mut requirement = Requirement::new(fact);
+    for (key, having) in OPTIONS {
+        let Some(given) = table.get(key) else { continue };
+        if !having.contains(&fact) {
             let problem = format!("`{}` has no `{key}`", fact.as_str());
-            let remedy = "remove it; only `return_path` has one".to_owned();
+            let names = having.iter().map(|fact| format!("`{}`", fact.as_str()));
+            let verb = if having.len() == 1 { "has" } else { "have" };
+            let remedy = format!("remove it; only {} {verb} one", listed(names));
             errors.push(ValueError { span: given.span(), problem, remedy });
+            continue;
+        }
+        if let Some(found) = collect_errors(option(requirement, key, given), &mut errors) {
+            requirement = found;
         }
     }
-    match fact {
-        Some(fact) if errors.is_empty() => Ok(Requirement {
-            fact,
-            level: level.flatten().unwrap_or_default(),
-            over: over.flatten().unwrap_or_default(),
-        }),
-        _ => Err(errors),
-    }
+    if errors.is_empty() { Ok(requirement) } else { Err(errors) }
+}
+
+/// `requirement` with the option `key`, which its fact has.
+fn option(requirement: Requirement, key: &str, value: &Value<'_>) -> ValueResult<Requirement> {
+    let levels = ReturnPathLevel::ALL.map(|level| (level.as_str(), level));
+    let overs = FamilyRequirement::ALL.map(|over| (over.as_str(), over));
+    let spf_levels = SpfLevel::ALL.map(|level| (level.as_str(), level));
+    let policies = DmarcPolicy::ALL.map(|policy| (policy.as_str(), policy));
+    Ok(match (key, requirement.fact) {
+        ("level", FactName::Spf) => Requirement { spf: one_of(&spf_levels)(value)?, ..requirement },
+        ("level", _) => Requirement { level: one_of(&levels)(value)?, ..requirement },
+        ("over", _) => Requirement { over: one_of(&overs)(value)?, ..requirement },
+        _ => Requirement { policy: one_of(&policies)(value)?, ..requirement },
+    })
 }
 
 fn collect_errors<T>(read: ValueResult<T>, errors: &mut Vec<ValueError>) -> Option<T> {

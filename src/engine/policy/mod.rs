@@ -57,5 +57,8 @@ const fn fact_slot(facts: &mut Facts, name: FactName) -> &mut Option<Fact> {
         FactName::Recipient => &mut facts.recipient,
         FactName::ReceivePath => &mut facts.receive_path,
         FactName::Spf => &mut facts.spf,
+        FactName::Dkim => &mut facts.dkim,
+        FactName::Dmarc => &mut facts.dmarc,
+        FactName::Authenticated => &mut facts.authenticated,
     }
 }

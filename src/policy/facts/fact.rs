@@ -70,6 +70,12 @@ pub struct Facts {
     pub receive_path: Option<Fact>,
     /// The domain of MAIL FROM, or the HELO name for `<>`, lists the client as a sender of its mail.
     pub spf: Option<Fact>,
+    /// A DKIM signature verifies.
+    pub dkim: Option<Fact>,
+    /// The message does not violate the DMARC policy of its authors' domains.
+    pub dmarc: Option<Fact>,
+    /// SPF passes or a DKIM signature verifies.
+    pub authenticated: Option<Fact>,
 }
 
 impl Facts {
@@ -83,6 +89,9 @@ impl Facts {
             ("recipient", &self.recipient),
             ("receive path", &self.receive_path),
             ("SPF", &self.spf),
+            ("DKIM", &self.dkim),
+            ("DMARC", &self.dmarc),
+            ("SPF or DKIM", &self.authenticated),
         ];
         all.into_iter().filter_map(|(name, fact)| Some((name, fact.as_ref()?)))
     }

@@ -9,8 +9,11 @@
 
 mod address_search;
 mod answer;
+mod authenticated;
 mod client_certificate;
 mod detail;
+mod dkim;
+pub mod dmarc;
 mod fact;
 mod helo;
 mod lookup_stats;
@@ -29,8 +32,10 @@ pub mod spf;
 mod tests;
 
 pub use self::answer::{Answer, Answers, DnsRecord, Lookup, LookupResult};
+pub use self::authenticated::authenticated;
 pub use self::client_certificate::{ClientCertificate, PresentedCertificate};
 pub use self::detail::Detail;
+pub use self::dkim::dkim;
 pub use self::fact::{Evaluation, Fact, FactState, Facts};
 pub use self::helo::helo_resolves;
 pub use self::lookup_stats::{AnswerKind, LookupKind, LookupObserver, Resolution};

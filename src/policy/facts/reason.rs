@@ -63,6 +63,41 @@ labels! {
         SpfNeutral = "spf_neutral",
         /// It cannot be interpreted (RFC 7208 §2.6.7).
         SpfPermerror = "spf_permerror",
+        /// The content of the message was not seen: it is encrypted, or passes by.
+        ContentNotSeen = "content_not_seen",
+        /// The header section is too large to be kept until its signatures can be verified.
+        HeaderTooLarge = "header_too_large",
+        /// The message has no DKIM signature.
+        DkimNone = "dkim_none",
+        /// The DKIM signature does not match the fields that it signs.
+        DkimBadSignature = "dkim_bad_signature",
+        /// The body is not the one that was signed.
+        DkimBodyChanged = "dkim_body_changed",
+        /// The body goes on after the part that is signed (`l=`).
+        DkimPartlySigned = "dkim_partly_signed",
+        DkimExpired = "dkim_expired",
+        /// There is no key, or it was revoked.
+        DkimNoKey = "dkim_no_key",
+        /// The key is malformed, or not for this signature.
+        DkimInvalidKey = "dkim_invalid_key",
+        /// The signature is malformed, or does not cover the author.
+        DkimInvalidSignature = "dkim_invalid_signature",
+        /// SHA-1, or a key of less than 1024 bits (RFC 8301).
+        DkimWeak = "dkim_weak",
+        /// The key has `t=y`: the message counts as unsigned.
+        DkimTestMode = "dkim_test_mode",
+        /// Neither SPF nor DKIM passes.
+        NotAuthenticated = "not_authenticated",
+        /// DMARC fails, and the author's domain asks for no action.
+        DmarcPolicyNone = "dmarc_policy_none",
+        /// DMARC fails, and the author's domain asks for quarantine.
+        DmarcPolicyQuarantine = "dmarc_policy_quarantine",
+        /// DMARC fails, and the author's domain asks for rejection.
+        DmarcPolicyReject = "dmarc_policy_reject",
+        /// No From field has a domain.
+        NoAuthorDomain = "no_author_domain",
+        /// From has more domains than are evaluated.
+        ManyAuthorDomains = "many_author_domains",
     }
 }
 

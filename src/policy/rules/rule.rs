@@ -85,11 +85,11 @@ impl PolicyRule {
     /// Whether the rule would decide in another way on a path that is rerouted. Conditions do; facts only for a route: they are
     /// about the domain as DNS and the mail server read it. Exemptions are for exact mailboxes of the site, which take none.
     pub(super) fn depends_on(&self, kind: PathKind, rerouting: Rerouting) -> bool {
-        let (domains, facts): (_, &[FactName]) = match kind {
-            PathKind::Reverse => (&self.when.sender, &[FactName::ReturnPath, FactName::Spf]),
-            PathKind::Forward => (&self.when.recipient, &[FactName::Recipient]),
+        let (domains, uses): (_, fn(FactName) -> bool) = match kind {
+            PathKind::Reverse => (&self.when.sender, FactName::uses_sender),
+            PathKind::Forward => (&self.when.recipient, |fact| fact == FactName::Recipient),
         };
-        let requires = || self.require.iter().any(|require| facts.contains(&require.fact));
+        let requires = || self.require.iter().any(|require| uses(require.fact));
         !domains.is_empty() || rerouting == Rerouting::Route && requires()
     }
 

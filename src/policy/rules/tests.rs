@@ -9,15 +9,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::addr::{Family, Networks};
 use crate::policy::facts::{
-    Answer, Answers, DnsRecord, DomainName, FactState, FamilyRequirement, Lookup, LookupResult,
-    Reason, ReturnPathLevel, Source,
+    Answer, Answers, DnsRecord, DomainName, FactState, Lookup, LookupResult, Reason, Source,
 };
 use crate::policy::{ListenerCondition, PolicyAction};
 
 const CLIENT: &str = "2001:db8::25";
 
 fn require(fact: FactName) -> Requirement {
-    Requirement { fact, level: ReturnPathLevel::Dns, over: FamilyRequirement::Any }
+    Requirement::new(fact)
 }
 
 /// Enforced, without exemptions, from the first stage at which its facts are known.

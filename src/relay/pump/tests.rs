@@ -13,9 +13,7 @@ use super::*;
 use crate::addr::{ClientAddr, Networks, OriginalDst, UpstreamAddr};
 use crate::engine::{Profile, Timeouts};
 use crate::policy::PolicyAction;
-use crate::policy::facts::{
-    Answer, FamilyRequirement, Lookup, LookupResult, ReturnPathLevel, Source,
-};
+use crate::policy::facts::{Answer, Lookup, LookupResult, Source};
 use crate::policy::rules::{FactName, PolicyRule, PolicyRules, Requirement, RuleMode, When};
 use crate::relay::lookups::{LookupFuture, LookupProvider};
 
@@ -123,11 +121,7 @@ fn recipient_rule() -> PolicyRule {
         at: fact.stage(),
         when: When::default(),
         exempt: Vec::new(),
-        require: vec![Requirement {
-            fact,
-            level: ReturnPathLevel::Dns,
-            over: FamilyRequirement::Any,
-        }],
+        require: vec![Requirement::new(fact)],
         otherwise: PolicyAction::Reject,
         on_unknown: PolicyAction::Tempfail,
         mode: RuleMode::Enforce,

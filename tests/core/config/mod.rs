@@ -204,8 +204,7 @@ fn policy_rules_have_defaults() {
     let policies = valid("policies.toml");
     let rules: Vec<_> = policies.relay.rules.iter().collect();
     let [bare, sender, one, other] = rules.as_slice() else { panic!("{} rules", rules.len()) };
-    let dns =
-        |fact| Requirement { fact, level: ReturnPathLevel::Dns, over: FamilyRequirement::Any };
+    let dns = |fact| Requirement::new(fact);
     let expected = PolicyRule {
         name: "named".into(),
         at: PolicyStage::Connect,

@@ -5,8 +5,7 @@ use std::time::Duration;
 use gatepost::addr::{Family, Networks};
 use gatepost::engine::{Event, Profile, RefuseAt, SessionRecord, Timeouts, TlsState};
 use gatepost::policy::facts::{
-    Answer, DnsRecord, DomainName, FactState, FamilyRequirement, Lookup, LookupResult, Reason,
-    ReturnPathLevel, Source,
+    Answer, DnsRecord, DomainName, FactState, Lookup, LookupResult, Reason, ReturnPathLevel, Source,
 };
 use gatepost::policy::rules::{
     Exemption, FactName, PolicyRule, PolicyRules, PolicyStage, Requirement, RuleMode, When,
@@ -18,7 +17,7 @@ use crate::engine::driver::Driver;
 use crate::engine::sessions::{BYE, HELLO};
 
 pub(crate) const fn require(fact: FactName) -> Requirement {
-    Requirement { fact, level: ReturnPathLevel::Dns, over: FamilyRequirement::Any }
+    Requirement::new(fact)
 }
 
 /// An enforced rule with the default exemptions.

@@ -5,18 +5,12 @@ use std::net::SocketAddr;
 use super::*;
 use crate::addr::Networks;
 use crate::engine::{MessageProgress, evaluate_record};
-use crate::policy::facts::{
-    Answer, FamilyRequirement, PresentedCertificate, ReturnPathLevel, Source,
-};
+use crate::policy::facts::{Answer, PresentedCertificate, Source};
 use crate::policy::rules::{Exemption, FactName, PolicyRules, Requirement, RuleMode, When};
 use crate::policy::{AccessRule, AccessRules, ListenerCondition};
 
 fn rule(name: &str, fact: Option<FactName>, otherwise: PolicyAction, mode: RuleMode) -> PolicyRule {
-    let require = fact.map(|fact| Requirement {
-        fact,
-        level: ReturnPathLevel::Dns,
-        over: FamilyRequirement::Any,
-    });
+    let require = fact.map(|fact| Requirement::new(fact));
     PolicyRule {
         name: name.into(),
         at: fact.map_or(PolicyStage::Connect, FactName::stage),

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::addr::{ClientAddr, Networks, OriginalDst, Side};
 use crate::engine::{Observer, Output, RefuseAt, SmtpOptions, TcpFacts};
-use crate::policy::facts::{
-    Answer, DnsRecord, DomainName, FamilyRequirement, LookupResult, Reason, ReturnPathLevel, Source,
-};
+use crate::policy::facts::{Answer, DnsRecord, DomainName, LookupResult, Reason, Source};
 use crate::policy::rules::{
     Exemption, FactName, PolicyRule, PolicyRules, Requirement, RuleMode, When,
 };
@@ -25,11 +23,7 @@ fn rule(name: &str, fact: FactName, otherwise: PolicyAction) -> PolicyRule {
         at: fact.stage(),
         when: When::default(),
         exempt: Exemption::ALL.to_vec(),
-        require: vec![Requirement {
-            fact,
-            level: ReturnPathLevel::Dns,
-            over: FamilyRequirement::Any,
-        }],
+        require: vec![Requirement::new(fact)],
         otherwise,
         on_unknown: PolicyAction::Tempfail,
         mode: RuleMode::Enforce,

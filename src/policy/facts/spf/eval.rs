@@ -64,12 +64,14 @@ pub struct SpfEvaluation {
 }
 
 impl SpfEvaluation {
-    /// The domain, and the term or the error that decided.
-    pub(super) fn explanation(&self, domain: &DomainName) -> String {
-        match self.term.as_ref().or(self.error.as_ref()) {
-            Some(by) => format!("{domain}: {by}"),
-            None => domain.to_string(),
-        }
+    /// The result, the domain, and the term or the error that decided: `spf=pass d=a.example by ip4:192.0.2.1`.
+    pub(in crate::policy::facts) fn explanation(&self, domain: &DomainName) -> String {
+        let by = match (&self.term, &self.error) {
+            (Some(term), _) => format!(" by {term}"),
+            (None, Some(error)) => format!(": {error}"),
+            (None, None) => String::new(),
+        };
+        format!("spf={} d={domain}{by}", self.result)
     }
 }
 

@@ -16,6 +16,7 @@ pub use self::eval::{
 pub use self::record::{Mechanism, Qualifier, SpfRecord, is_sender_id, is_spf};
 use super::provenance::Provenance;
 use super::{Answers, Detail, DomainName, DomainOrLiteral, Evaluation, Fact, Reason};
+use crate::label::labels;
 
 /// What [`check_host`] is called with (RFC 7208 §4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +48,44 @@ impl<'a> SpfQuery<'a> {
     }
 }
 
-/// The client may send mail of the domain: SPF's result is `pass`. It fails for every other result but `temperror`, which
-/// leaves it unknown.
-pub fn spf(client: IpAddr, helo: &str, sender: &str, known: &Answers) -> Evaluation {
-    let helo = helo.split_ascii_whitespace().next().unwrap_or_default();
-    let Some(query) = SpfQuery::of_session(client, helo, sender) else {
-        return Evaluation::Known(Fact::fails(Reason::NotADomain, Provenance::NO_LOOKUP, None));
+labels! {
+    /// The results of SPF with which the fact holds.
+    #[derive(Default)]
+    pub enum SpfLevel {
+        /// Only pass.
+        #[default]
+        Pass = "pass",
+        /// Also softfail, neutral and none: the domain does not say that the client must not send its mail.
+        NotFail = "not_fail",
+    }
+}
+
+/// What a session says of its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpfArguments<'a> {
+    pub client: IpAddr,
+    /// The argument of HELO or EHLO.
+    pub helo: &'a str,
+    /// The reverse-path without brackets; empty for `<>`.
+    pub sender: &'a str,
+}
+
+impl<'a> SpfArguments<'a> {
+    /// `None`: the sender has no domain that could have a record.
+    pub(super) fn query(self) -> Option<SpfQuery<'a>> {
+        let helo = self.helo.split_ascii_whitespace().next().unwrap_or_default();
+        SpfQuery::of_session(self.client, helo, self.sender)
+    }
+}
+
+/// The result is one of `level`. It is unknown for `temperror`.
+pub fn spf(arguments: SpfArguments<'_>, level: SpfLevel, known: &Answers) -> Evaluation {
+    let Some(query) = arguments.query() else {
+        let from = Provenance::NO_LOOKUP;
+        return Evaluation::Known(match level {
+            SpfLevel::Pass => Fact::fails(Reason::NotADomain, from, None),
+            SpfLevel::NotFail => Fact::holds(from, None),
+        });
     };
     let evaluation = match check_host(&query, known) {
         Ok(evaluation) => evaluation,
@@ -60,13 +93,17 @@ pub fn spf(client: IpAddr, helo: &str, sender: &str, known: &Answers) -> Evaluat
     };
     let from = evaluation.provenance;
     let detail = Some(Detail::Text(evaluation.explanation(&query.domain)));
-    Evaluation::Known(match evaluation.result {
-        SpfResult::Pass => Fact::holds(from, detail),
-        SpfResult::Temperror => Fact::unknown(evaluation.failure.unwrap_or(Reason::Servfail), from),
-        SpfResult::Fail => Fact::fails(Reason::SpfFail, from, detail),
-        SpfResult::Softfail => Fact::fails(Reason::SpfSoftfail, from, detail),
-        SpfResult::Neutral => Fact::fails(Reason::SpfNeutral, from, detail),
-        SpfResult::None => Fact::fails(Reason::SpfNone, from, detail),
-        SpfResult::Permerror => Fact::fails(Reason::SpfPermerror, from, detail),
+    let failure = evaluation.failure.unwrap_or(Reason::Servfail);
+    Evaluation::Known(match (evaluation.result, level) {
+        (SpfResult::Pass, _) => Fact::holds(from, detail),
+        (SpfResult::Temperror, _) => Fact { detail, ..Fact::unknown(failure, from) },
+        (SpfResult::Fail, _) => Fact::fails(Reason::SpfFail, from, detail),
+        (SpfResult::Permerror, _) => Fact::fails(Reason::SpfPermerror, from, detail),
+        (SpfResult::Softfail | SpfResult::Neutral | SpfResult::None, SpfLevel::NotFail) => {
+            Fact::holds(from, detail)
+        }
+        (SpfResult::Softfail, _) => Fact::fails(Reason::SpfSoftfail, from, detail),
+        (SpfResult::Neutral, _) => Fact::fails(Reason::SpfNeutral, from, detail),
+        (SpfResult::None, _) => Fact::fails(Reason::SpfNone, from, detail),
     })
 }

@@ -488,7 +488,7 @@ fn the_json_form() {
     let json = serde_json::to_string(&facts).unwrap();
     assert_eq!(
         json,
-        r#"{"reverse_name":{"state":"true","reason":null,"source":"capture","detail":"mx.a.example","at":"1970-01-01T00:00:01.000000Z"},"fcrdns":null,"helo_resolves":null,"return_path":{"state":"unknown","reason":"no_resolver","source":"none","detail":null,"at":null},"recipient":null,"receive_path":null,"spf":null}"#
+        r#"{"reverse_name":{"state":"true","reason":null,"source":"capture","detail":"mx.a.example","at":"1970-01-01T00:00:01.000000Z"},"fcrdns":null,"helo_resolves":null,"return_path":{"state":"unknown","reason":"no_resolver","source":"none","detail":null,"at":null},"recipient":null,"receive_path":null,"spf":null,"dkim":null,"dmarc":null,"authenticated":null}"#
     );
 }
 
