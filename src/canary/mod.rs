@@ -26,7 +26,7 @@ pub use self::monitor::{CanaryMonitor, CanaryStatus};
 pub use self::outcome::{CanaryOutcome, Comparison};
 pub use self::pairs::{CanaryPair, CanaryPairs, MarkedWhere, PairHalf, PairResult};
 pub use self::pattern::{MarkPattern, MarkPatternError};
-pub use self::report::{CanaryReport, MAX_REPORT};
+pub use self::report::{CanaryReport, MAX_REPORT, PassedMessage};
 pub use self::token::{CanaryDirection, CanaryToken, MAX_AGE, NotACanary, PairId};
 
 #[cfg(test)]

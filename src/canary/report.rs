@@ -12,6 +12,27 @@ use crate::time::Timestamp;
 /// Limit of a report as JSON, in bytes.
 pub const MAX_REPORT: usize = 16 * 1024;
 
+/// A message that passed the gateway and may be a canary; whoever has the key knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedMessage {
+    pub message_id: String,
+    /// Its header section at that moment.
+    pub judgement: HeaderJudgement,
+}
+
+impl PassedMessage {
+    /// `None` if its Message-ID has not the form of a canary's. Without marks of the operator, which the mailbox knows.
+    pub fn of(fields: HeaderFields<'_>) -> Option<Self> {
+        let mut ids = fields.clone().filter(|field| field.is_named("Message-ID"));
+        let message_id = ids.next().map(|field| unfold(field.value))?;
+        let pair = CanaryToken::pair_of(&message_id)?;
+        Some(Self {
+            message_id,
+            judgement: HeaderJudgement::of(fields, pair, &MarkRules::default()),
+        })
+    }
+}
+
 /// A canary that was received. It holds the Message-ID, so that whoever has the key can check that the canary was one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CanaryReport {

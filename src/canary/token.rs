@@ -124,6 +124,11 @@ impl CanaryToken {
         Ok(token)
     }
 
+    /// The pair that a Message-ID of a canary's form names, genuine or not.
+    pub(super) fn pair_of(message_id: &str) -> Option<PairId> {
+        Self::parse(message_id).map(|(token, _, _)| token.pair)
+    }
+
     /// The token, its text, and its signature.
     fn parse(message_id: &str) -> Option<(Self, &str, &str)> {
         let id = message_id.trim_matches([' ', '\t', '\r', '\n']);

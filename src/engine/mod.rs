@@ -4,6 +4,7 @@
 //! the dialogue, as the live relay does; the [`Observer`] follows it, as in a capture. The same dialogue leads to the same
 //! record and, by [`evaluate_record`], to the same verdict.
 
+mod canary_reader;
 mod delegation_event;
 mod event;
 mod message_reader;

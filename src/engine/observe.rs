@@ -6,6 +6,7 @@ use super::delegation_event::DelegationEvent;
 use super::event::Event;
 use super::record::SessionRecord;
 use crate::addr::{ClientAddr, Family};
+use crate::canary::PassedMessage;
 use crate::policy::PolicyAction;
 use crate::policy::rules::RuleMode;
 
@@ -30,6 +31,11 @@ pub trait Observe: Send + Sync {
     /// Something happened at the policy service.
     fn delegation(&self, event: DelegationEvent) {
         let _ = event;
+    }
+
+    /// A message that may be a canary passed.
+    fn canary(&self, message: &PassedMessage) {
+        let _ = message;
     }
 
     /// A connection could not be accepted, for lack of file descriptors or memory; it waits in the kernel and is tried
@@ -67,6 +73,10 @@ impl<T: Observe + ?Sized> Observe for Arc<T> {
         (**self).delegation(event);
     }
 
+    fn canary(&self, message: &PassedMessage) {
+        (**self).canary(message);
+    }
+
     fn accept_error(&self, error: &str) {
         (**self).accept_error(error);
     }
@@ -97,6 +107,11 @@ impl<A: Observe, B: Observe> Observe for (A, B) {
     fn delegation(&self, event: DelegationEvent) {
         self.0.delegation(event);
         self.1.delegation(event);
+    }
+
+    fn canary(&self, message: &PassedMessage) {
+        self.0.canary(message);
+        self.1.canary(message);
     }
 
     fn accept_error(&self, error: &str) {

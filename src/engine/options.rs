@@ -196,6 +196,8 @@ pub struct Profile {
     pub tls: TlsMode,
     /// A `Received:` field of the gateway goes before each message.
     pub trace_header: bool,
+    /// Header sections of messages are read for canaries.
+    pub reads_canaries: bool,
 }
 
 /// Who ends a client's TLS.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::event::Event;
+use crate::canary::PassedMessage;
 use crate::policy::facts::Lookup;
 
 /// One action. Writes are carried out in order for each side.
@@ -40,12 +41,15 @@ pub enum Action {
 pub struct Output {
     pub actions: Vec<Action>,
     pub events: Vec<Event>,
+    /// Messages that may be canaries: whoever has the key knows.
+    pub canaries: Vec<PassedMessage>,
 }
 
 impl Output {
     pub fn clear(&mut self) {
         self.actions.clear();
         self.events.clear();
+        self.canaries.clear();
     }
 
     pub(super) fn act(&mut self, action: Action) {

@@ -492,6 +492,9 @@ impl Pump {
                 self.start_upstream_tls(out, cx);
             }
         }
+        for message in out.canaries.drain(..) {
+            self.observer.canary(&message);
+        }
         for event in out.events.drain(..) {
             report(&*self.observer, self.address.family(), &self.engine, event);
         }

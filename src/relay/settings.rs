@@ -35,6 +35,8 @@ pub struct RelaySettings {
     pub after_tls_failures: AfterTlsFailures,
     /// Where the gateway ends TLS, a `Received:` field goes before each message.
     pub trace_header: bool,
+    /// Header sections of messages are read for canaries.
+    pub reads_canaries: bool,
     /// Time for transactions in progress to end after SIGTERM.
     pub drain: Duration,
 }
@@ -67,6 +69,7 @@ impl RelaySettings {
             listener: listener.map(|one| Arc::clone(&one.name)),
             tls,
             trace_header: self.trace_header && tls.terminates(),
+            reads_canaries: self.reads_canaries,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -13,9 +13,10 @@ use tokio::time::sleep;
 use crate::addr::Family;
 use crate::canary::{
     CanaryAddresses, CanaryDirection, CanaryMonitor, CanaryPair, CanaryReport, CanaryStatus,
-    Comparison, PairResult,
+    CanaryToken, Comparison, PairResult, PassedMessage,
 };
 use crate::config::{CanaryConfig, Config};
+use crate::engine::{Event, Observe, SessionRecord};
 use crate::hmac_key::HmacKey;
 use crate::lookup::vantage::{SharedKey, Vantage};
 use crate::lookup::{LookupService, exchange_addresses};
@@ -116,6 +117,17 @@ impl CanaryService {
         let result = self.monitor().on_received(token, report.judgement, report.received, now);
         self.publish(result, now);
         Ok(())
+    }
+
+    /// A message with the Message-ID of a canary passed the gateway.
+    fn on_passed(&self, message: &PassedMessage) {
+        let (now, state) = (wall_clock(), &*self.0);
+        let to = &state.config.inbound_to;
+        let token = CanaryToken::recognise(&message.message_id, to, &state.key, now);
+        // Somebody else's, or forged.
+        let Ok(token) = token else { return };
+        let result = self.monitor().on_passed(token, message.judgement.clone(), now);
+        self.publish(result, now);
     }
 
     /// Once a second.
@@ -231,6 +243,28 @@ impl CanaryService {
 
     fn monitor(&self) -> MutexGuard<'_, CanaryMonitor> {
         self.0.monitor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Receives canaries from the relay, which starts before the service.
+#[derive(Clone, Default)]
+pub(super) struct PassedCanaries(Arc<OnceLock<CanaryService>>);
+
+impl PassedCanaries {
+    pub(super) fn set(&self, service: CanaryService) {
+        let _set_before = self.0.set(service);
+    }
+}
+
+impl Observe for PassedCanaries {
+    fn event(&self, _: Family, _: Event) {}
+
+    fn session(&self, _: &SessionRecord) {}
+
+    fn canary(&self, message: &PassedMessage) {
+        if let Some(service) = self.0.get() {
+            service.on_passed(message);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::bootstrap::Bootstrap;
-use super::canary::CanaryService;
+use super::canary::{CanaryService, PassedCanaries};
 use super::capabilities::KeptCapabilities;
 use super::certificate_updates::CertificateUpdates;
 use super::certificates::Certificates;
@@ -154,7 +154,9 @@ impl Gateway {
         let evidence = Arc::new(SharedEvidence::new(exempt, &config.relay));
         // Postfix's sessions are no evidence: what becomes of them is not known.
         let asking = Arc::new((Arc::clone(&metrics), (Arc::clone(&log), Arc::clone(&status))));
-        let session_observers = (Arc::clone(&log), (Arc::clone(&evidence), status));
+        let passed_canaries = PassedCanaries::default();
+        let session_observers =
+            (Arc::clone(&log), (Arc::clone(&evidence), (status, passed_canaries.clone())));
         let observer = JoinedSessions::new((Arc::clone(&metrics), session_observers));
         let observer = Arc::new(observer);
         let joined = Arc::clone(&observer);
@@ -206,6 +208,7 @@ impl Gateway {
         sources.set_relay(relay.handle());
         if let Some(canaries) = canaries {
             sources.set_canary(canaries.clone());
+            passed_canaries.set(canaries.clone());
         }
         if let Some((handle, _)) = &doors {
             router.set_doors(handle.clone());

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use crate::addr::{ClientAddr, Family};
+use crate::canary::PassedMessage;
 use crate::engine::{DelegationEvent, Event, Observe, SessionRecord};
 use crate::policy::PolicyAction;
 use crate::policy::rules::RuleMode;
@@ -52,6 +53,10 @@ impl<O: Observe> Observe for JoinedSessions<O> {
 
     fn delegation(&self, event: DelegationEvent) {
         self.inner.delegation(event);
+    }
+
+    fn canary(&self, message: &PassedMessage) {
+        self.inner.canary(message);
     }
 
     fn accept_error(&self, error: &str) {

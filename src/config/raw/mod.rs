@@ -173,6 +173,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
         tls: tls.mode,
         after_tls_failures: tls.after_failures,
         trace_header: tls.trace_header,
+        reads_canaries: canary.is_some(),
         drain: timeouts.drain.clone().or(sections::DRAIN),
         timeouts: timeout_sets(timeouts),
     };

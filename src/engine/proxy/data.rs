@@ -48,6 +48,7 @@ impl Proxy {
             if let Some(reader) = &mut self.message_reader {
                 reader.on_chunk(bytes);
             }
+            self.read_for_canary(bytes, out);
             self.look_ahead_of_end(out);
             out.forward(from..from + bytes.len());
         }
@@ -64,6 +65,7 @@ impl Proxy {
 
     fn on_chunk_end(&mut self, wanted: bool, last: bool, out: &mut Output) {
         if last {
+            self.canary_reader = None;
             self.record.on_content_end(Some(self.now), out);
         }
         if wanted {
@@ -95,6 +97,7 @@ impl Proxy {
         if let Some(tagger) = &mut self.tagger {
             tagger.put_back(filter.filter(|_| end.is_none()));
         }
+        self.read_for_canary(rest.get(..end.unwrap_or(rest.len())).unwrap_or_default(), out);
         if let Some(reader) = &mut self.message_reader {
             reader.on_content(rest.get(..end.unwrap_or(rest.len())).unwrap_or_default());
         }
@@ -105,9 +108,11 @@ impl Proxy {
             out.act(Action::AbandonUpstream);
             self.state = State::DiscardingData;
             self.message_reader = None;
+            self.canary_reader = None;
         }
         self.look_ahead_of_end(out);
         if end.is_some() {
+            self.canary_reader = None;
             self.on_content_end(out);
         }
         end.unwrap_or(rest.len())

@@ -7,6 +7,7 @@
 
 use super::policy::Rejection;
 use super::{Proxy, State};
+use crate::engine::canary_reader::{CanaryProgress, CanaryReader};
 use crate::engine::message_reader::MessageReader;
 use crate::engine::output::{Action, Output};
 use crate::engine::policy::OTHER_RULES_AT_END;
@@ -16,6 +17,7 @@ use crate::smtp::{Chunk, EnhancedCode, ExpectedReply, OwnReply};
 impl Proxy {
     /// DATA was accepted: its content follows.
     pub(super) fn read_content(&mut self) {
+        self.canary_reader = self.new_canary_reader();
         self.message_reader = self.new_reader();
         if self.message_reader.is_some() {
             self.session.withhold_end();
@@ -28,6 +30,25 @@ impl Proxy {
         let is_same = |reader: &MessageReader| Some(reader.transaction()) == transaction;
         if !self.message_reader.as_ref().is_some_and(|reader| is_same(reader)) {
             self.message_reader = self.new_reader();
+        }
+        // A header section that is over is not read again in the next chunk.
+        if transaction != self.canaries_read_in {
+            self.canaries_read_in = transaction;
+            self.canary_reader = self.new_canary_reader();
+        }
+    }
+
+    /// `None` if no canaries are read.
+    fn new_canary_reader(&self) -> Option<Box<CanaryReader>> {
+        self.profile.reads_canaries.then(Box::default)
+    }
+
+    /// The next bytes of the current message.
+    pub(super) fn read_for_canary(&mut self, bytes: &[u8], out: &mut Output) {
+        let Some(reader) = &mut self.canary_reader else { return };
+        if let CanaryProgress::Over(message) = reader.on_bytes(bytes) {
+            out.canaries.extend(message);
+            self.canary_reader = None;
         }
     }
 

@@ -27,6 +27,7 @@ use self::deadline::MessagePace;
 use self::trace_header::TraceHeader;
 use self::upstream_tls::UpstreamTlsExchange;
 use self::xclient::ClientIdentity;
+use super::canary_reader::CanaryReader;
 use super::event::{Anomaly, Event, Outcome, Refusal, ReplySource, UpstreamFailure};
 use super::message_reader::MessageReader;
 use super::options::{Profile, Timeouts, TlsMode};
@@ -71,6 +72,10 @@ pub struct Proxy {
     evaluator: Option<Box<PolicyEvaluator>>,
     /// `None` without rules that tag.
     tagger: Option<Box<HeaderTagger>>,
+    /// The current message up to the end of its header section, if canaries are read.
+    canary_reader: Option<Box<CanaryReader>>,
+    /// The transaction whose chunks it reads, or has read.
+    canaries_read_in: Option<u64>,
     /// The current message, if rules are decided at its end.
     message_reader: Option<Box<MessageReader>>,
     /// Of a transaction by its number: the rules that are decided at its end for its first recipient.
@@ -134,6 +139,8 @@ impl Proxy {
             checks: SessionChecks::new(Arc::clone(&profile), client, destination),
             evaluator: PolicyEvaluator::new(&profile, client, destination),
             tagger: HeaderTagger::new(&profile),
+            canary_reader: None,
+            canaries_read_in: None,
             message_reader: None,
             rules_at_end: None,
             greeting_is_held: false,
@@ -249,7 +256,9 @@ impl Proxy {
             (State::Running, _) if self.session.is_encrypted() && self.record.tls_is_decided() => {
                 u64::MAX
             }
-            (State::Running, Side::Client) if self.message_reader.is_none() => {
+            (State::Running, Side::Client)
+                if self.message_reader.is_none() && self.canary_reader.is_none() =>
+            {
                 self.session.chunk_remaining()
             }
             _ => 0,

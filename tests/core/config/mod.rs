@@ -169,6 +169,8 @@ fn defaults_of_the_key_table_are_those_in_force() {
     assert_eq!(canary.max_age, Duration::from_secs(25 * 3_600));
     assert_eq!((canary.interval, canary.per_day), (Some(Duration::from_secs(3_600)), 48));
     assert_eq!(smallest.canary, None);
+    assert!(full.relay.reads_canaries && !smallest.relay.reads_canaries);
+    full.relay.reads_canaries = false;
 
     let policy = full.policy_service.take().unwrap();
     assert_eq!(policy.connections, PolicySettings::CONNECTIONS);

@@ -1,5 +1,6 @@
 //! The engine under every segmentation of every dialogue: see `engine/dialogue.rs` for the script language.
 
+mod canary;
 mod client_certificate;
 mod content;
 mod deadlines;

@@ -126,7 +126,11 @@ fn a_filter_before_the_gateway_is_reported() {
     let gateway = &site.gateway;
     gateway.wait_for_log("IPv6 mail is treated worse: the message over IPv6 was marked as spam");
     gateway.wait_for_metric("gatepost_canary_ipv6_parity", &[INBOUND], 0.0);
-    assert!(gateway.page().contains("marked by rspamd (X-Spam: Yes)"), "{}", gateway.page());
+    assert!(
+        gateway.page().contains("marked by rspamd (X-Spam: Yes), before the gateway"),
+        "{}",
+        gateway.page()
+    );
     assert_eq!(gateway.metric("gatepost_sessions_total", &["family=\"ipv6\""]), 0.0);
 }
 
@@ -143,7 +147,7 @@ fn a_filter_behind_the_gateway_is_reported_within_one_schedule_and_closes_the_do
     assert!(gateway.metric("gatepost_canary_messages_total", &clean) >= 1.0);
     let page = gateway.page();
     let sentence = "the message over IPv6 was marked as spam, the one over IPv4 arrived without a mark; \
-        marked by rspamd (X-Spam: Yes)";
+        marked by rspamd (X-Spam: Yes), behind the gateway";
     assert!(page.contains(sentence), "{page}");
     gateway.wait_for_log("door ipv6: closed");
     let socket = site.config.socket().to_str().unwrap();

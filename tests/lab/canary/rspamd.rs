@@ -33,7 +33,7 @@ pub(crate) fn start(lab: &Lab, host: &Host, name: &str, filter: Filter) -> Proce
         &config,
         format!(
             r#"options {{
-  pidfile = "{at}/pid"; tempdir = "{at}"; hs_cache_dir = "{at}"; filters = ""; disable_hyperscan = true;
+  pidfile = "{at}/pid"; tempdir = "{at}"; hs_cache_dir = "{at}"; filters = ""; disable_hyperscan = true; heartbeats_loss_max = 0;
   url_tld = "{at}/tld";
   dns {{ nameserver = ["127.0.0.1:9"]; timeout = 0.05s; retransmits = 1; }}
 }}
