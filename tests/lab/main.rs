@@ -12,6 +12,7 @@
     reason = "clippy excuses test functions, not the functions that they call"
 )]
 
+mod authentication;
 mod canary;
 mod capture_files;
 mod captures;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         postfix_policy::joined::TESTS,
         postfix_policy::load::TESTS,
         postfix_policy::table::TESTS,
+        authentication::TESTS,
         reachable::TESTS,
         reachable::load::TESTS,
         reachable::memory::TESTS,
