@@ -243,7 +243,8 @@ impl<'lab> Site<'lab> {
         let mut smtp = self.entrance.connect_from(sender_ip(case.client, case.family), case.family);
         let client = smtp.local_addr();
         smtp.begin(&case.sender, TO);
-        let reply = if number % 2 == 0 { smtp.data(&message) } else { smtp.bdat(&message, 100) };
+        let reply =
+            if number.is_multiple_of(2) { smtp.data(&message) } else { smtp.bdat(&message, 100) };
         smtp.dialogue("C: QUIT\n S: 221");
         (client, format!("{} {}", reply.code, reply.lines.join(" / ")))
     }

@@ -10,7 +10,7 @@ use crate::policy::rules::{Exemption, FactName, PolicyRules, Requirement, RuleMo
 use crate::policy::{AccessRule, AccessRules, ListenerCondition};
 
 fn rule(name: &str, fact: Option<FactName>, otherwise: PolicyAction, mode: RuleMode) -> PolicyRule {
-    let require = fact.map(|fact| Requirement::new(fact));
+    let require = fact.map(Requirement::new);
     PolicyRule {
         name: name.into(),
         at: fact.map_or(PolicyStage::Connect, FactName::stage),
