@@ -50,7 +50,7 @@ impl fmt::Display for SpamScore {
 pub struct Mark {
     pub by: SpamFilter,
     pub field: String,
-    /// The value, without its folds and at most [`MAX_VALUE`] characters.
+    /// The value, without its folds and at most `MAX_VALUE` characters.
     pub value: String,
 }
 

@@ -307,6 +307,7 @@ fn main() -> Result<ExitCode> {
         helo: Some(HOST),
         sender: Some("alice@sender.example"),
         recipient: Some("bob@receiver.example"),
+        message: None,
         tls: false,
         authenticated: false,
     };
