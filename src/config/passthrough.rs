@@ -74,6 +74,9 @@ impl Config {
 
     fn not_applied_of(&self, rule: &PolicyRule) -> Vec<String> {
         let name = format!("policy rule \"{}\"", rule.name);
+        if rule.at == PolicyStage::Data {
+            return vec![format!("{name}: it needs the message")];
+        }
         if needs_envelope(rule) {
             return vec![format!("{name}: it needs MAIL or RCPT")];
         }

@@ -49,12 +49,34 @@ pub(crate) fn large(
     counters: &Counters,
     messages: u32,
 ) -> Result<Figures> {
-    let content = message_of(LARGE);
+    send_large(lab, proxy, counters, messages, &message_of(LARGE))
+}
+
+/// The same with messages that have a DKIM signature.
+pub(crate) fn large_signed(
+    lab: &Lab,
+    proxy: &Proxy,
+    counters: &Counters,
+    messages: u32,
+) -> Result<Figures> {
+    const SIGNATURE: &str = "DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=bench.example; s=mail;\r\n\
+        \th=from:subject; bh=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=; b=AAAA\r\n";
+    let content = [SIGNATURE.as_bytes(), &message_of(LARGE)].concat();
+    send_large(lab, proxy, counters, messages, &content)
+}
+
+fn send_large(
+    lab: &Lab,
+    proxy: &Proxy,
+    counters: &Counters,
+    messages: u32,
+    content: &[u8],
+) -> Result<Figures> {
     let before = counters.messages();
     let bytes = content.len() as f64 * f64::from(messages * STREAMS);
     let figures = bulk(lab, proxy, bytes, |session| {
         for _ in 0..messages {
-            session.message(&content)?;
+            session.message(content)?;
         }
         Ok(())
     })?;
@@ -82,7 +104,7 @@ pub(crate) fn opaque(
 fn spliced(proxy: &Proxy) -> Result<Option<u64>> {
     match proxy.peer {
         Peer::Haproxy | Peer::HaproxySplicing => proxy.spliced().map(Some),
-        Peer::Direct | Peer::Nginx | Peer::Gatepost => Ok(None),
+        Peer::Direct | Peer::Nginx | Peer::Gatepost | Peer::GatepostVerifying => Ok(None),
     }
 }
 

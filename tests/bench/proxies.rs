@@ -33,6 +33,8 @@ pub(crate) enum Peer {
     HaproxySplicing,
     Nginx,
     Gatepost,
+    /// With a rule on DKIM, for which it reads every message.
+    GatepostVerifying,
 }
 
 impl Peer {
@@ -46,6 +48,7 @@ impl Peer {
             Self::HaproxySplicing => "haproxy+splice",
             Self::Nginx => "nginx",
             Self::Gatepost => "gatepost",
+            Self::GatepostVerifying => "gatepost+dkim",
         }
     }
 
@@ -56,6 +59,7 @@ impl Peer {
             Self::HaproxySplicing => 2526,
             Self::Nginx => 2527,
             Self::Gatepost => 2528,
+            Self::GatepostVerifying => 2529,
         }
     }
 
@@ -65,7 +69,9 @@ impl Peer {
             Self::Direct => return Ok("packets forwarded, no proxy".to_owned()),
             Self::Haproxy | Self::HaproxySplicing => ("haproxy", "-v"),
             Self::Nginx => ("nginx", "-v"),
-            Self::Gatepost => return Ok(format!("gatepost {}", env!("CARGO_PKG_VERSION"))),
+            Self::Gatepost | Self::GatepostVerifying => {
+                return Ok(format!("gatepost {}", env!("CARGO_PKG_VERSION")));
+            }
         };
         let output = Command::new(program)
             .arg(flag)
@@ -76,6 +82,17 @@ impl Peer {
         Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 }
+
+/// In shadow mode, as no key can be looked up: the messages are read and hashed, and the signature fails for lack of a key.
+const VERIFYING: &str = r#"
+[lookup]
+dns = ["[::1]:9"]
+
+[[policy]]
+name = "signed"
+require = ["dkim"]
+mode = "shadow"
+"#;
 
 /// One way from client to server, ready for sessions.
 pub(crate) struct Proxy {
@@ -106,7 +123,8 @@ impl Proxy {
                 Some(place.haproxy(lab, options)?)
             }
             Peer::Nginx => Some(place.nginx(lab)?),
-            Peer::Gatepost => Some(place.gatepost(lab)?),
+            Peer::Gatepost => Some(place.gatepost(lab, "")?),
+            Peer::GatepostVerifying => Some(place.gatepost(lab, VERIFYING)?),
         };
         let log = folder.join("output");
         let daemon =
@@ -217,9 +235,9 @@ impl Place<'_> {
         Ok(command)
     }
 
-    fn gatepost(&self, lab: &Lab) -> Result<Command> {
+    fn gatepost(&self, lab: &Lab, more: &str) -> Result<Command> {
         let Self { listen, upstream, threads, folder } = self;
-        gatepost::command(lab, (*listen, *upstream), *threads, folder, "")
+        gatepost::command(lab, (*listen, *upstream), *threads, folder, more)
     }
 
     fn write(&self, name: &str, text: &str) -> Result<PathBuf> {

@@ -176,6 +176,20 @@ impl Run {
         rounds(results, count, "large_messages", &mut proxies, |proxy| {
             measures::large(lab, proxy, sink.counters(), messages)
         })?;
+        let verifying = Proxy::start(lab, Peer::GatepostVerifying, plan.threads, folder);
+        match verifying {
+            Ok(verifying) => proxies.push(verifying),
+            Err(error) => results.fail("signed_messages", Peer::GatepostVerifying, &error),
+        }
+        let of_gatepost =
+            |proxy: &Proxy| matches!(proxy.peer, Peer::Gatepost | Peer::GatepostVerifying);
+        let (mut both, mut others): (Vec<_>, Vec<_>) = proxies.into_iter().partition(of_gatepost);
+        rounds(results, count, "signed_messages", &mut both, |proxy| {
+            measures::large_signed(lab, proxy, sink.counters(), messages)
+        })?;
+        both.retain(|proxy| proxy.peer == Peer::Gatepost);
+        others.append(&mut both);
+        let mut proxies = others;
         let length = plan.opaque_bytes;
         for (measure, direction) in [("opaque_up", Direction::Up), ("opaque_down", Direction::Down)]
         {

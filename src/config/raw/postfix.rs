@@ -11,7 +11,8 @@ use super::reader::{Field, Section};
 use super::text::printable;
 use super::value::{Value, ValueResult, invalid};
 use super::values::{duration, integer, string};
-use crate::policy::rules::FactName;
+use crate::policy::PolicyAction;
+use crate::policy::rules::{FactName, PolicyRule};
 use crate::postfix::policy::{PolicyAddress, PolicySettings};
 
 /// Of `[postfix]`, not checked against other sections yet.
@@ -125,5 +126,27 @@ pub(super) fn check(
             let remedy = "remove the fact: Postfix rejects unknown recipients itself (reject_unlisted_recipient)";
             diagnostics.error(at, "[[policy]]", problem, remedy);
         }
+        if let Some(fact) = needs_content(rule) {
+            let problem = format!(
+                "rule \"{}\" requires `{fact}`, which needs the content of messages, and the questions of Postfix have none: \
+                 it would be unknown",
+                rule.name
+            );
+            let remedy = "remove the fact or put the gateway in front of Postfix; a rule on `authenticated` may stay with \
+                          on_unknown = \"accept\", and then SPF alone decides";
+            diagnostics.error(at, "[[policy]]", problem, remedy);
+        }
     }
+}
+
+/// A fact that is unknown for a mail server that asks, and with it the action of the rule.
+fn needs_content(rule: &PolicyRule) -> Option<FactName> {
+    let facts = rule.require.iter().map(|require| require.fact);
+    let accepts = rule.on_unknown == PolicyAction::Accept;
+    let mut needing = facts.filter(|fact| match fact {
+        FactName::Dkim | FactName::Dmarc => true,
+        FactName::Authenticated => !accepts,
+        _ => false,
+    });
+    needing.next()
 }

@@ -18,15 +18,14 @@ impl Proxy {
         }
         let withheld = if wanted { self.withhold_chunk_end(chunk) } else { None };
         let is_withheld = withheld.is_some();
+        let last = chunk.last;
         let (chunk, expected) =
             withheld.unwrap_or_else(|| (chunk, self.session.begin_chunk(chunk, wanted, self.now)));
-        if is_withheld && chunk.size == 0 {
-            // Its reply is the one to `BDAT 0 LAST`.
-            return self.on_chunk_end(wanted, true, out);
-        }
-        let traced = if wanted { self.trace_chunk(chunk) } else { None };
+        let traced = if wanted { self.trace_chunk(chunk, last) } else { None };
         if !wanted {
             self.local_chunk_reply = expected;
+        } else if is_withheld && chunk.size == 0 && traced.is_none() {
+            // Upstream needs no chunk before `BDAT 0 LAST`.
         } else if let Some(command) = traced {
             out.act(Action::ToUpstream(command));
             self.session.expect(expected);
@@ -38,7 +37,7 @@ impl Proxy {
             self.session.expect(expected);
         }
         if chunk.size == 0 {
-            self.on_chunk_end(wanted, chunk.last, out);
+            self.on_chunk_end(wanted, last, out);
         }
     }
 

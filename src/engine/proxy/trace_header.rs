@@ -92,9 +92,10 @@ impl Proxy {
         }
     }
 
-    /// A chunk that upstream receives. Returns the command to send instead, and the field behind it.
-    pub(super) fn trace_chunk(&mut self, chunk: Chunk) -> Option<Vec<u8>> {
-        self.trace.in_chunks = !chunk.last;
+    /// A chunk that upstream receives; `last`: the client's last, whose end may be withheld. Returns the command to send
+    /// instead, and the field behind it.
+    pub(super) fn trace_chunk(&mut self, chunk: Chunk, last: bool) -> Option<Vec<u8>> {
+        self.trace.in_chunks = !last;
         let field = self.trace.field.take()?;
         let size = chunk.size.checked_add(field.len() as u64)?;
         let command = Chunk { size, ..chunk }.as_command();

@@ -207,3 +207,25 @@ fn without_answers_the_decision_has_a_deadline() {
     let dialogue = [HELLO, ENVELOPE, &text].concat();
     Dialogue::new(&dialogue).with(rules(vec![at_end()])).run();
 }
+
+#[test]
+fn each_message_in_chunks_has_its_trace_field() {
+    let field = "Received: from a.example ([IPv6:2001:db8::1]) by gate.example with ESMTP;\r\n\
+                 \tFri, 02 Jan 2026 03:04:05 +0000";
+    let envelope = "C: MAIL FROM:<a@a.example>\nS: 250 m\nC: RCPT TO:<b@b.example>\nS: 250 r\n";
+    let (empty, four) = (field.len() + 2, field.len() + 6);
+    let escaped = field.replace("\r\n", "\\r\\n").replace('\t', "\\t");
+    let text = format!(
+        "{HELLO}{envelope}\
+         C- BDAT 4 LAST\n+S BDAT {four}\n+S {escaped}\nC: defg\\\nS- 250 chunk\n+S BDAT 0 LAST\n--\nS: 250 queued\n\
+         {envelope}\
+         C- BDAT 0 LAST\n+S BDAT {empty}\n+S {escaped}\nS- 250 chunk\n+S BDAT 0 LAST\n--\nS: 250 queued\n{BYE}"
+    );
+    let record = Dialogue::new(&text)
+        .with(rules(vec![at_end()]))
+        .with(|profile| profile.trace_header = true)
+        .answered_by(good)
+        .run();
+    let bytes: Vec<u64> = record.smtp.transactions.iter().map(|one| one.bytes).collect();
+    assert_eq!(bytes, [4, 0]);
+}

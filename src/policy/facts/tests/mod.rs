@@ -1,5 +1,6 @@
 //! Tables of answers and the facts that follow from them.
 
+mod authentication;
 mod probe;
 
 use std::net::IpAddr;
