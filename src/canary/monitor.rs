@@ -17,11 +17,11 @@ pub struct CanaryMonitor {
     pairs: CanaryPairs,
     /// By [`CanaryDirection::index`].
     latest: [Option<PairResult>; CanaryDirection::ALL.len()],
-    /// Age beyond which a result says nothing.
+    /// Age beyond which a result no longer counts.
     max_age: Duration,
 }
 
-/// What the latest pair of a direction says.
+/// The result of the latest pair of a direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanaryStatus {
     pub direction: CanaryDirection,

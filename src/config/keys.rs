@@ -484,7 +484,7 @@ pub const SECTIONS: &[SectionSpec] = &[
              IPv4 where they have it, as with `outbound.ipv4_only`."),
         spec("timeout", "duration, 1s to 1day", Text("30m"),
             "Time for the reports about a pair; then a message that was accepted is lost."),
-        spec("max_age", "duration, 1s to 30days", Text("25h"), "Age at which a result says nothing."),
+        spec("max_age", "duration, 1s to 30days", Text("25h"), "Age from which a result no longer counts."),
         spec("interval", "duration, 1s to 1day", Unset("no schedule", r#""1h""#),
             "Interval, give or take a tenth, at which the vantage of `[vantage]` is asked to send a pair, and at which one is sent to \
              `outbound_to`. Others may send too."),

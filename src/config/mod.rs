@@ -156,7 +156,7 @@ pub struct CanaryConfig {
     pub prefer_ipv4: bool,
     /// Time for the reports about a pair.
     pub timeout: Duration,
-    /// Age at which a result says nothing.
+    /// Age from which a result no longer counts.
     pub max_age: Duration,
     /// At which pairs are sent in both directions; `None` without a schedule.
     pub interval: Option<Duration>,

@@ -58,7 +58,7 @@ impl Metrics {
         self.canaries.directions.iter().for_each(|series| series.parity.set(-1));
     }
 
-    /// What the latest pair of a direction says.
+    /// The result of the latest pair of a direction.
     pub fn set_canary_parity(&self, status: &CanaryStatus) {
         let value = match status.comparison {
             Comparison::Unknown => -1,

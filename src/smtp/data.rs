@@ -115,7 +115,7 @@ impl DataScanner {
         }
     }
 
-    /// The final `.` line is not emitted: whoever relays the message sends it once the message may be accepted.
+    /// The final `.` line is not emitted: the relaying caller sends it once the message may be accepted.
     pub const fn withhold_end(&mut self) {
         self.withholds_end = true;
     }

@@ -11,7 +11,7 @@ pub enum Wait {
     Data,
     Auth,
     Starttls,
-    /// None: whoever relays the message has not decided yet whether it may end.
+    /// None: the relaying caller has not decided yet whether the message may end.
     EndOfData,
     /// Any: too many commands are unanswered.
     PipelineFull,

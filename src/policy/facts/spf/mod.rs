@@ -60,7 +60,7 @@ labels! {
     }
 }
 
-/// What a session says of its sender.
+/// The arguments of a session that SPF takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpfArguments<'a> {
     pub client: IpAddr,
