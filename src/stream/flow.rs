@@ -431,7 +431,10 @@ impl Flow {
             return FlowStatus::Active;
         }
         let position = half.position(segment.seq);
-        let least = half.acked.max(half.start - 1);
+        // Its number is what the segment that it answers acknowledged. If that segment crossed the FIN, the number is the
+        // FIN's own, although the FIN is acknowledged by now. Linux accepts it (tcp_reset_check, net/ipv4/tcp_input.c).
+        let acked = half.fin.map_or(half.acked, |fin| half.acked.min(fin.position));
+        let least = acked.max(half.start - 1);
         let most = half.end.max(half.next).max(half.acked) + RESET_WINDOW;
         if half.is_anchored() && !(least..=most).contains(&position) {
             consumer.counters.out_of_window += 1;

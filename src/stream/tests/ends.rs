@@ -157,6 +157,21 @@ fn a_reset_outside_the_window_is_ignored() {
 }
 
 #[test]
+fn a_reset_that_answers_data_which_crossed_the_fin_ends_the_flow() {
+    let open = "C syn; S synack; C ack; C data 0..5; S data 0..9 fin";
+    for crossing in ["C data 5..7 ack 9; C ack 10", "C data 5..7 fin ack 9; C ack 10"] {
+        let mut simulation = Simulation::new();
+        simulation.play(&format!("{open}; {crossing}; S rst at 8"));
+        assert!(simulation.flows.over.is_empty(), "{crossing}: before the FIN");
+        simulation.play("S rst at 9");
+        assert_eq!(simulation.flows.over.len(), 1, "{crossing}");
+        let facts = simulation.only_facts();
+        assert_eq!(facts.outcome, FlowOutcome::Established, "{crossing}");
+        assert_eq!(facts.closed_by, Some(Side::Server), "{crossing}");
+    }
+}
+
+#[test]
 fn acknowledged_fins_end_the_flow_at_once() {
     let mut simulation = Simulation::new();
     simulation.play("C syn; S synack; C ack; C data 0..6; S data 0..9 fin; C fin ack 10");

@@ -179,6 +179,7 @@ impl Metrics {
 }
 
 /// The lines that a watcher or a replay printed.
+#[derive(Debug)]
 pub(crate) struct WatchOutput(pub(crate) Vec<Value>);
 
 impl WatchOutput {
