@@ -1,6 +1,7 @@
 //! Who sent it: rules on SPF, DKIM and DMARC at the end of a message, with a real signer, Postfix behind the gateway, and the
 //! same verdicts from a replay of the recording.
 
+mod memory;
 mod signer;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
+use self::memory::memory_is_flat_while_50_mb_are_verified;
 use self::signer::Signer;
 use crate::harness::tests;
 use crate::record::record;
@@ -19,6 +21,7 @@ tests![
     verdicts_are_as_listed_live_and_in_a_replay,
     verdicts_inside_tls_are_as_listed_live_and_in_a_replay,
     googles_rule_concerns_ipv6_alone,
+    memory_is_flat_while_50_mb_are_verified,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -190,8 +193,9 @@ impl<'lab> Site<'lab> {
         }
         let signer = Signer::new(&lab.folder("signer"));
         let knot = knot(lab, &zones(&signer), &["lame".to_owned()]);
-        let domains = "virtual_mailbox_domains = example.org\n";
-        let postfix = Postfix::start(lab, &lab.server, "upstream", None, domains);
+        let settings = "virtual_mailbox_domains = example.org\n\
+                        message_size_limit = 100000000\nvirtual_mailbox_limit = 100000000\n";
+        let postfix = Postfix::start(lab, &lab.server, "upstream", None, settings);
         Self { lab, entrance, signer, postfix, _knot: knot }
     }
 

@@ -291,6 +291,13 @@ impl<'lab> Gateway<'lab> {
         self.process.resident_kib()
     }
 
+    /// The most resident memory in KiB while `action` runs.
+    pub(crate) fn peak_kib_during(&self, action: impl FnOnce()) -> u64 {
+        self.process.forget_peak();
+        action();
+        self.process.peak_kib()
+    }
+
     /// The sum of a metric over the series whose labels contain every one of `labels`, such as `family="ipv6"`.
     #[track_caller]
     pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
