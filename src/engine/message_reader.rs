@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::dkim::{DkimLimits, MessageVerifier};
-use crate::policy::facts::{Lookup, ReceivedMessage, message_lookups};
+use crate::policy::facts::{Lookup, MessageNeeds, ReceivedMessage, message_lookups};
 use crate::time::Timestamp;
 
 /// Where the reader stands in the lines of DATA, which are dot-stuffed (RFC 5321 §4.5.2).
@@ -27,14 +27,15 @@ pub(super) struct MessageReader {
     transaction: u64,
     line: Line,
     verifier: MessageVerifier,
+    needs: MessageNeeds,
     /// The lookups of the header section were taken.
     looked_up: bool,
 }
 
 impl MessageReader {
-    pub(super) fn new(transaction: u64) -> Self {
+    pub(super) fn new(transaction: u64, needs: MessageNeeds) -> Self {
         let verifier = MessageVerifier::new(DkimLimits::default());
-        Self { transaction, line: Line::Start, verifier, looked_up: false }
+        Self { transaction, line: Line::Start, verifier, needs, looked_up: false }
     }
 
     pub(super) const fn transaction(&self) -> u64 {
@@ -84,7 +85,7 @@ impl MessageReader {
             return Vec::new();
         }
         self.looked_up = true;
-        message_lookups(&self.verifier)
+        message_lookups(&self.verifier, self.needs)
     }
 
     /// The end of the message, at `at`.
@@ -100,7 +101,7 @@ mod tests {
 
     /// What is left of DATA's content, when it is read in pieces of `size`.
     fn authors_and_body(content: &str, size: usize) -> ReceivedMessage {
-        let mut reader = MessageReader::new(0);
+        let mut reader = MessageReader::new(0, MessageNeeds::default());
         for piece in content.as_bytes().chunks(size) {
             reader.on_content(piece);
         }
@@ -108,7 +109,7 @@ mod tests {
     }
 
     fn chunked(content: &str) -> ReceivedMessage {
-        let mut reader = MessageReader::new(0);
+        let mut reader = MessageReader::new(0, MessageNeeds::default());
         reader.on_chunk(content.as_bytes());
         Arc::unwrap_or_clone(reader.finish(Timestamp::from_nanos(0)))
     }
@@ -143,14 +144,22 @@ mod tests {
 
     #[test]
     fn lookups_begin_with_the_body() {
-        let mut reader = MessageReader::new(0);
-        let (most, last) = HEADER.as_bytes().split_at(HEADER.len() - 1);
-        reader.on_content(most);
-        assert_eq!(reader.take_lookups(), []);
-        reader.on_content(last);
         let texts = |name| Lookup::Texts(DomainName::parse(name).unwrap());
-        let expected = [texts("s._domainkey.b.example"), texts("_dmarc.b.example")];
-        assert_eq!(reader.take_lookups(), expected);
-        assert_eq!(reader.take_lookups(), [], "once");
+        let key = texts("s._domainkey.b.example");
+        let policies = ["_dmarc.example", "_dmarc.b.example"].map(texts);
+        for (keys, expected) in [(true, [&[key][..], &policies].concat()), (false, policies.into())]
+        {
+            let needs = MessageNeeds { keys, policies: true };
+            let mut reader = MessageReader::new(0, needs);
+            let (most, last) = HEADER.as_bytes().split_at(HEADER.len() - 1);
+            reader.on_content(most);
+            assert_eq!(reader.take_lookups(), []);
+            reader.on_content(last);
+            assert_eq!(reader.take_lookups(), expected);
+            assert_eq!(reader.take_lookups(), [], "once");
+        }
+        let mut reader = MessageReader::new(0, MessageNeeds::default());
+        reader.on_content(HEADER.as_bytes());
+        assert_eq!(reader.take_lookups(), [], "no fact is about the message");
     }
 }

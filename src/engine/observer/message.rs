@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Observer;
 use crate::engine::message_reader::MessageReader;
 use crate::engine::record::PolicyQuestion;
-use crate::policy::facts::ReceivedMessage;
+use crate::policy::facts::{MessageNeeds, ReceivedMessage};
 use crate::policy::rules::PolicyStage;
 use crate::smtp::ExpectedReply;
 
@@ -28,8 +28,10 @@ impl Observer {
 
     /// The content of DATA follows.
     pub(super) fn read_content(&mut self) {
-        // The number of its transaction is not needed: nothing comes between the 354 and the end.
-        self.message_reader = self.has_rules_at_end().then(|| Box::new(MessageReader::new(0)));
+        // The number of its transaction is not needed: nothing comes between the 354 and the end. Lookups are made at the end.
+        self.message_reader = self
+            .has_rules_at_end()
+            .then(|| Box::new(MessageReader::new(0, MessageNeeds::default())));
         self.in_chunks = false;
     }
 

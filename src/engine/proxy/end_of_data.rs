@@ -58,8 +58,8 @@ impl Proxy {
         let question = self.question_at_end()?;
         let current = self.session.state().current()?;
         let arrival = self.checks.arrival();
-        let is_read = self.profile.rules.decide_at_end(&question.subject(arrival));
-        is_read.then(|| Box::new(MessageReader::new(current.number)))
+        let needs = self.profile.rules.needs_at_end(&question.subject(arrival))?;
+        Some(Box::new(MessageReader::new(current.number, needs)))
     }
 
     /// The question on the message, without its content.

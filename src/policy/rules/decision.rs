@@ -8,7 +8,9 @@ use super::rule::{PolicyRule, RuleEvaluation, RuleMatch, RuleMode};
 use super::subject::{PolicyStage, Subject};
 use crate::addr::Networks;
 use crate::policy::PolicyAction;
-use crate::policy::facts::{Answers, DomainName, Evaluation, Fact, FactState, Lookup};
+use crate::policy::facts::{
+    Answers, DomainName, Evaluation, Fact, FactState, Lookup, MessageNeeds,
+};
 use crate::smtp::{PathKind, Rerouting};
 
 /// The decision with the answers available so far.
@@ -80,10 +82,26 @@ impl PolicyRules {
 
     /// Whether a rule is decided at the end of a message to the subject's recipient, also in shadow mode.
     pub fn decide_at_end(&self, subject: &Subject<'_>) -> bool {
-        let is_applicable = |rule: &PolicyRule| {
+        self.applicable_at_end(subject).next().is_some()
+    }
+
+    /// What the rules that are decided at the end of a message to the subject's recipient need of it; `None` without such a rule.
+    pub fn needs_at_end(&self, subject: &Subject<'_>) -> Option<MessageNeeds> {
+        let mut rules = self.applicable_at_end(subject).peekable();
+        rules.peek()?;
+        let mut needs = MessageNeeds::default();
+        for fact in rules.flat_map(|rule| &rule.require).map(|require| require.fact) {
+            needs.keys |=
+                matches!(fact, FactName::Dkim | FactName::Dmarc | FactName::Authenticated);
+            needs.policies |= fact == FactName::Dmarc;
+        }
+        Some(needs)
+    }
+
+    fn applicable_at_end(&self, subject: &Subject<'_>) -> impl Iterator<Item = &PolicyRule> {
+        self.rules.iter().filter(move |rule| {
             rule.at == PolicyStage::Data && rule.applies(PolicyStage::Data, subject, &self.site)
-        };
-        self.rules.iter().any(is_applicable)
+        })
     }
 
     /// The rules that decide at the end of a message to the subject's recipient, one bit for each: those up to the last in force

@@ -28,7 +28,7 @@ use crate::addr::Family;
 use crate::dkim::SignatureCheck;
 
 /// Author domains that are evaluated.
-const MAX_AUTHORS: usize = 4;
+pub(super) const MAX_AUTHORS: usize = 4;
 
 /// The arguments of [`dmarc`].
 #[derive(Clone, Copy, Debug)]

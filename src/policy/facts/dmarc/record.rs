@@ -86,7 +86,7 @@ impl DmarcRecord {
         Some(if self.is_test() { policy.lowered() } else { policy })
     }
 
-    /// `t=y`. RFC 9989 removed `pct=`; of its values only 0 is common, and meant the same. Others are ignored.
+    /// `t=y` (§4.7). RFC 9989 removed `pct=`; of its values only 0 is common, and meant the same. Others are ignored.
     fn is_test(&self) -> bool {
         self.has("t", "y") || self.has("pct", "0")
     }
