@@ -2,6 +2,7 @@
 //! same verdicts from a replay of the recording.
 
 mod memory;
+mod rspamd_signer;
 mod signer;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use self::memory::memory_is_flat_while_50_mb_are_verified;
+use self::rspamd_signer::googles_rule_decides_on_mail_that_rspamd_signed;
 use self::signer::Signer;
 use crate::harness::tests;
 use crate::record::record;
@@ -21,6 +23,7 @@ tests![
     verdicts_are_as_listed_live_and_in_a_replay,
     verdicts_inside_tls_are_as_listed_live_and_in_a_replay,
     googles_rule_concerns_ipv6_alone,
+    googles_rule_decides_on_mail_that_rspamd_signed,
     memory_is_flat_while_50_mb_are_verified,
 ];
 

@@ -30,6 +30,10 @@ impl Signer {
         format!("\"{first}\" \"{second}\"")
     }
 
+    pub(super) fn key_file(&self) -> &Path {
+        &self.key
+    }
+
     pub(super) fn sign(&self, domain: &str, selector: &str, message: &[u8]) -> Vec<u8> {
         // Debian's Python has dkimpy; another may come first in the path.
         let mut signer = Command::new("/usr/bin/python3")

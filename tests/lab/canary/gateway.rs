@@ -3,9 +3,9 @@
 
 use std::fs;
 
-use super::rspamd::{self, Filter, MILTER};
 use super::{CANARY, GATEPOST, with_mailbox_at};
 use crate::harness::tests;
+use crate::support::rspamd::{self, Filter, MILTER};
 use crate::support::sites::dns_with;
 use crate::support::{Config, DOMAIN, Gateway, Lab, Mode, Postfix, Process, port, until};
 
@@ -42,7 +42,7 @@ const INSIDE: &str = "127.0.0.1:2526";
 /// Starts everything; a pair is sent every 5 s.
 fn start(lab: &Lab, filter: Filter, place: Place) -> Loop<'_> {
     let host = if place == Place::Before { &lab.gateway } else { &lab.server };
-    let rspamd = rspamd::start(lab, host, "rspamd", filter);
+    let rspamd = rspamd::start_filter(lab, host, "rspamd", filter);
     let milter = format!("smtpd_milters = inet:{MILTER}\nmilter_default_action = tempfail\n");
     let main_cf = if place == Place::Before { "" } else { &milter };
     let postfix = Postfix::start(lab, &lab.server, "postfix", None, main_cf);

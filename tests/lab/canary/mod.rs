@@ -2,7 +2,6 @@
 
 pub(crate) mod gateway;
 pub(crate) mod outbound;
-pub(crate) mod rspamd;
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -12,8 +11,8 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::harness::tests;
+use crate::support::rspamd::{self, Filter, MILTER};
 use crate::support::{Family, Lab, Postfix, Process, until};
-use rspamd::{Filter, MILTER};
 
 tests![
     a_filter_that_marks_ipv6_is_found,
@@ -37,7 +36,7 @@ struct Site<'lab> {
 
 impl<'lab> Site<'lab> {
     fn new(lab: &'lab Lab, filter: Filter) -> Self {
-        let rspamd = rspamd::start(lab, &lab.server, "rspamd", filter);
+        let rspamd = rspamd::start_filter(lab, &lab.server, "rspamd", filter);
         let main_cf = format!(
             "smtpd_milters = inet:{MILTER}\nmilter_default_action = tempfail\nqueue_run_delay = 2s\n"
         );

@@ -3,9 +3,9 @@
 
 use std::fs;
 
-use super::rspamd::{self, Filter, MILTER};
 use super::{CANARY, GATEPOST, with_mailbox_at};
 use crate::harness::tests;
+use crate::support::rspamd::{self, Filter, MILTER};
 use crate::support::sites::dns_with;
 use crate::support::{Config, DOMAIN, Gateway, Lab, Mode, Postfix, Process, until};
 
@@ -27,7 +27,7 @@ struct Sites<'lab> {
 }
 
 fn start(lab: &Lab, filter: Filter) -> Sites<'_> {
-    let rspamd = rspamd::start(lab, &lab.server, "rspamd", filter);
+    let rspamd = rspamd::start_filter(lab, &lab.server, "rspamd", filter);
     let main_cf = format!("smtpd_milters = inet:{MILTER}\nmilter_default_action = tempfail\n");
     let postfix = Postfix::start(lab, &lab.server, "postfix", None, &main_cf);
     with_mailbox_at(lab, &postfix);

@@ -27,6 +27,7 @@ mod process;
 mod requirements;
 pub(crate) mod resolver;
 mod reverse_proxy;
+pub(crate) mod rspamd;
 pub(crate) mod shared;
 pub(crate) mod sites;
 mod smtp;
