@@ -9,6 +9,7 @@
 mod event;
 mod outlook;
 mod resync;
+mod withheld_end;
 
 use std::collections::VecDeque;
 
@@ -52,20 +53,32 @@ enum Phase {
         withheld: bool,
     },
     /// The client sent the end of its message, and the server has not received it.
-    WithheldEnd {
-        /// Of the content, or of the answered chunks' successors.
-        bytes: u64,
-        chunking: bool,
-        /// The server rejected the message before its end.
-        rejected: bool,
-        at: Timestamp,
-    },
+    WithheldEnd(MessageEnd),
     /// After STARTTLS; `begun` with the first byte of TLS from the client.
     Opaque {
         begun: bool,
     },
     /// After the gateway's own 220 to STARTTLS, until its TLS with the client is established.
     Handshake,
+}
+
+/// The end of a message.
+#[derive(Clone, Copy, Debug)]
+struct MessageEnd {
+    /// Of the content; those of chunks are added from the replies to them.
+    bytes: u64,
+    chunking: bool,
+    /// The server rejected the message before its end.
+    rejected: bool,
+    /// `None` if it was not seen.
+    at: Option<Timestamp>,
+}
+
+impl MessageEnd {
+    /// In chunks, whose replies have to come.
+    const fn of_chunks(at: Timestamp) -> Self {
+        Self { bytes: 0, chunking: true, rejected: false, at: Some(at) }
+    }
 }
 
 /// A place in the queue of replies.
@@ -154,7 +167,7 @@ impl Session {
                 Split::TooLong => self.skip_line(input, true),
             },
             Phase::Content { .. } => ClientEvent::Content,
-            Phase::WithheldEnd { .. } => ClientEvent::Waiting(Wait::EndOfData),
+            Phase::WithheldEnd(_) => ClientEvent::Waiting(Wait::EndOfData),
             Phase::Chunk { remaining, wanted, .. } => {
                 let len = usize::try_from(*remaining).unwrap_or(usize::MAX).min(input.len());
                 ClientEvent::Chunk { len, wanted: *wanted }
@@ -211,72 +224,28 @@ impl Session {
         (end, findings)
     }
 
-    /// The end of the current message will not be emitted by [`Session::scan`]. Once it was read, the client waits until
-    /// [`Session::release_end`].
-    pub fn withhold_end(&mut self) {
-        if let Phase::Content { scanner, .. } = &mut self.phase {
-            scanner.withhold_end();
-        }
-    }
-
-    const fn withhold_content_end(&mut self, at: Timestamp) {
-        if let Phase::Content { bytes, rejected, .. } = self.phase {
-            let bytes = bytes.saturating_sub(DOT_LINE);
-            self.phase = Phase::WithheldEnd { bytes, chunking: false, rejected, at };
-        }
-    }
-
-    /// The end of a message was read and is withheld.
-    pub const fn end_is_withheld(&self) -> bool {
-        matches!(self.phase, Phase::WithheldEnd { .. })
-    }
-
-    /// The server rejected the current message before its withheld end.
-    pub const fn message_is_rejected(&self) -> bool {
-        matches!(self.phase, Phase::WithheldEnd { rejected: true, .. })
-    }
-
-    /// The server has not answered the last chunk before a withheld end.
-    pub fn withheld_chunk_is_pending(&self) -> bool {
-        let is_chunk = |pending: &Pending| {
-            matches!(pending, Pending::Server(ExpectedReply::WithheldChunk { .. }))
-        };
-        self.pending.iter().any(is_chunk)
-    }
-
-    /// The server is sent the withheld end of the message. Returns whether as `BDAT 0 LAST`; `None` if none is withheld.
-    pub fn release_end(&mut self) -> Option<bool> {
-        let Phase::WithheldEnd { bytes, chunking, rejected, at } = self.phase else {
-            return None;
-        };
-        self.phase = Phase::Command;
-        if rejected {
-            self.state.set_bytes(bytes);
-            self.state.end_transaction();
-        } else {
-            // The bytes of chunks are added from the replies to them.
-            let bytes = if chunking { 0 } else { bytes };
-            self.push(Pending::Server(ExpectedReply::Message { bytes, chunking, ended: Some(at) }));
-        }
-        Some(chunking)
-    }
-
     /// The end of data. `at`: `None` if it was not seen.
     fn end_content(&mut self, at: Option<Timestamp>) {
-        let Phase::Content { bytes, rejected, .. } = self.phase else {
-            return;
-        };
-        self.phase = Phase::Command;
+        if let Some(end) = self.content_end(at) {
+            self.end_message(end);
+        }
+    }
+
+    const fn content_end(&self, at: Option<Timestamp>) -> Option<MessageEnd> {
+        let Phase::Content { bytes, rejected, .. } = self.phase else { return None };
         let bytes = bytes.saturating_sub(DOT_LINE);
+        Some(MessageEnd { bytes, chunking: false, rejected, at })
+    }
+
+    /// The server has the end of the message.
+    fn end_message(&mut self, end: MessageEnd) {
+        let MessageEnd { bytes, chunking, rejected, at } = end;
+        self.phase = Phase::Command;
         if rejected {
             self.state.set_bytes(bytes);
             self.state.end_transaction();
         } else {
-            self.push(Pending::Server(ExpectedReply::Message {
-                bytes,
-                chunking: false,
-                ended: at,
-            }));
+            self.push(Pending::Server(ExpectedReply::Message { bytes, chunking, ended: at }));
         }
     }
 
@@ -301,17 +270,6 @@ impl Session {
         }
     }
 
-    /// `BDAT … LAST` was read, and its end is withheld: the server is sent its `size` bytes, if any, as a chunk that is not
-    /// the last. Returns what the reply to that will confirm.
-    pub const fn begin_withheld_chunk(&mut self, size: u64, at: Timestamp) -> ExpectedReply {
-        self.phase = if size > 0 {
-            Phase::Chunk { remaining: size, wanted: true, last: true, withheld: true }
-        } else {
-            Phase::WithheldEnd { bytes: 0, chunking: true, rejected: false, at }
-        };
-        ExpectedReply::WithheldChunk { bytes: size }
-    }
-
     /// `count` bytes of the current chunk were relayed or discarded.
     pub fn on_chunk_bytes(&mut self, count: u64, at: Timestamp) -> ChunkProgress {
         let Phase::Chunk { remaining, wanted, last, withheld } = &mut self.phase else {
@@ -322,11 +280,8 @@ impl Session {
             return ChunkProgress::Within;
         }
         let (wanted, last, withheld) = (*wanted, *last, *withheld);
-        self.phase = if withheld {
-            Phase::WithheldEnd { bytes: 0, chunking: true, rejected: false, at }
-        } else {
-            Phase::Command
-        };
+        self.phase =
+            if withheld { Phase::WithheldEnd(MessageEnd::of_chunks(at)) } else { Phase::Command };
         if wanted
             && last
             && let Some(Pending::Server(ExpectedReply::Message { ended, .. })) =
@@ -500,21 +455,12 @@ impl Session {
         ServerEvent::Reply { reply, expected }
     }
 
-    /// The message is rejected: there is no end to send any more.
-    pub const fn forget_withheld_end(&mut self) {
-        match &mut self.phase {
-            Phase::Chunk { withheld, .. } => *withheld = false,
-            Phase::WithheldEnd { .. } => self.phase = Phase::Command,
-            _ => {}
-        }
-    }
-
     /// A rejection before the end of data is the message's, once. An early acceptance is none: it answers an end of data
     /// that the server read and nobody sent.
     fn early_rejection<'a>(&mut self, reply: Reply<'a>) -> ServerEvent<'a> {
         match &mut self.phase {
             Phase::Content { rejected, bytes, .. }
-            | Phase::WithheldEnd { rejected, bytes, chunking: false, .. }
+            | Phase::WithheldEnd(MessageEnd { rejected, bytes, chunking: false, .. })
                 if !*rejected && reply.code >= 400 =>
             {
                 *rejected = true;
@@ -591,8 +537,8 @@ impl Session {
             Phase::Content { rejected: false, bytes, .. } => {
                 Some(ExpectedReply::Message { bytes, chunking: false, ended: None })
             }
-            Phase::WithheldEnd { rejected: false, bytes, chunking, at } => {
-                Some(ExpectedReply::Message { bytes, chunking, ended: Some(at) })
+            Phase::WithheldEnd(MessageEnd { rejected: false, bytes, chunking, at }) => {
+                Some(ExpectedReply::Message { bytes, chunking, ended: at })
             }
             _ => None,
         })
@@ -655,8 +601,8 @@ impl Session {
     /// The session is over: commands without a reply stay so. Returns the state with all its transactions.
     pub fn finish(&mut self) -> &mut SessionState {
         while self.pop_unanswered(false).is_some() {}
-        if let Phase::Content { bytes, .. } | Phase::WithheldEnd { bytes, chunking: false, .. } =
-            self.phase
+        if let Phase::Content { bytes, .. }
+        | Phase::WithheldEnd(MessageEnd { bytes, chunking: false, .. }) = self.phase
         {
             self.state.set_bytes(bytes);
         }
