@@ -88,6 +88,7 @@ fn main() -> ExitCode {
         packaging::rights::TESTS,
         packaging::service::TESTS,
         packaging::systemd::TESTS,
+        postfix_policy::authentication::TESTS,
         postfix_policy::fail_open::TESTS,
         postfix_policy::install::TESTS,
         postfix_policy::joined::TESTS,

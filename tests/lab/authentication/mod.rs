@@ -31,7 +31,7 @@ const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const TO: &str = "bob@example.org";
 
 /// The documented rule, in force.
-const GOOGLE: &str = "\
+pub(crate) const GOOGLE: &str = "\
 [[policy]]
 name = \"IPv6 senders have a confirmed name and authenticate\"
 when = { family = \"ipv6\" }
@@ -63,19 +63,19 @@ lame       451  451  451   451
 
 /// A message of the table, and the reply to its end.
 #[derive(Clone, Debug)]
-struct Case {
-    client: &'static str,
-    family: Family,
-    sender: String,
+pub(crate) struct Case {
+    pub(crate) client: &'static str,
+    pub(crate) family: Family,
+    pub(crate) sender: String,
     /// The domain in From.
-    author: String,
+    pub(crate) author: String,
     /// The domain that signs, with the kind of signature.
-    signature: Option<(String, &'static str)>,
-    reply: String,
+    pub(crate) signature: Option<(String, &'static str)>,
+    pub(crate) reply: String,
 }
 
 impl Case {
-    fn message(&self, signer: &Signer) -> Vec<u8> {
+    pub(crate) fn message(&self, signer: &Signer) -> Vec<u8> {
         let message = format!(
             "From: Alice <alice@{}>\r\nTo: {TO}\r\nSubject: a case\r\n\r\nFirst line\r\n.second line\r\n",
             self.author
@@ -90,7 +90,8 @@ impl Case {
     }
 }
 
-fn grid(text: &'static str) -> Vec<(&'static str, &'static str, &'static str)> {
+/// The cells of a table, each with the names of its row and column.
+pub(crate) fn grid(text: &'static str) -> Vec<(&'static str, &'static str, &'static str)> {
     let mut lines = text.lines().map(|line| line.split_whitespace());
     let columns: Vec<&str> = lines.next().unwrap().skip(1).collect();
     let rows = lines.flat_map(|mut row| {
@@ -100,7 +101,8 @@ fn grid(text: &'static str) -> Vec<(&'static str, &'static str, &'static str)> {
     rows.collect()
 }
 
-fn authenticated() -> Vec<Case> {
+/// The table of results of SPF and signatures, in both families.
+pub(crate) fn authenticated() -> Vec<Case> {
     let cases = Family::ALL.into_iter().flat_map(|family| {
         grid(AUTHENTICATED).into_iter().map(move |(spf, kind, reply)| {
             let sender =
@@ -178,16 +180,16 @@ fn zones(signer: &Signer) -> BTreeMap<String, String> {
 }
 
 /// A gateway before a Postfix, with DNS around them.
-struct Site<'lab> {
+pub(crate) struct Site<'lab> {
     lab: &'lab Lab,
     entrance: &'lab Entrance<'lab>,
-    signer: Signer,
+    pub(crate) signer: Signer,
     postfix: Postfix<'lab>,
     _knot: crate::support::Process,
 }
 
 impl<'lab> Site<'lab> {
-    fn new(lab: &'lab Lab, entrance: &'lab Entrance<'lab>) -> Self {
+    pub(crate) fn new(lab: &'lab Lab, entrance: &'lab Entrance<'lab>) -> Self {
         for (client, family) in ["good", "missing"]
             .into_iter()
             .flat_map(|client| Family::ALL.into_iter().map(move |family| (client, family)))

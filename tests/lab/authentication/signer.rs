@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::require_program;
 
-pub(super) struct Signer {
+pub(crate) struct Signer {
     key: PathBuf,
     public: String,
 }

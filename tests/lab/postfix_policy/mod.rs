@@ -1,6 +1,7 @@
 //! Postfix asks the gateway's policy, with real Postfix: the table of verdicts, the documented lines, and what happens without
 //! an answer.
 
+pub(crate) mod authentication;
 pub(crate) mod fail_open;
 pub(crate) mod install;
 pub(crate) mod joined;

@@ -13,7 +13,7 @@ use serde_json::Value;
 tests![postfix_has_the_verdicts_of_the_relay, the_documented_lines_are_all_it_takes,];
 
 /// Beside Postfix, which has port 25.
-const RELAY: u16 = 2525;
+pub(super) const RELAY: u16 = 2525;
 
 fn postfix_has_the_verdicts_of_the_relay() {
     let lab = Lab::new();
@@ -57,7 +57,8 @@ fn postfix_has_the_verdicts_of_the_relay() {
         gateway.wait();
         let verdicts = verdicts(&gateway.log());
         for (case, by_postfix, by_relay) in pairs {
-            let (one, other) = (verdicts.get(&by_postfix), verdicts.get(&by_relay));
+            let (one, other) =
+                (verdicts.get(&(by_postfix, port::SMTP)), verdicts.get(&(by_relay, RELAY)));
             if one.is_none() || one != other {
                 wrong.push(format!("{case:?}\n    inline: {other:?}\n    Postfix: {one:?}"));
             }
@@ -80,7 +81,7 @@ fn send(lab: &Lab, case: &Case, port: u16) -> (SocketAddr, String) {
 }
 
 /// `5.7.25`
-fn enhanced(reply: &str) -> Option<String> {
+pub(super) fn enhanced(reply: &str) -> Option<String> {
     reply.split(' ').nth(1).map(str::to_owned)
 }
 
@@ -90,19 +91,20 @@ fn at_recipient(inline: &str) -> Option<String> {
 }
 
 /// The gateway's text of a refusal: Postfix writes its own before it.
-fn text(reply: &str) -> Option<&str> {
+pub(super) fn text(reply: &str) -> Option<&str> {
     let refusal = Some(reply).filter(|reply| reply.starts_with(['4', '5']))?;
-    let by_postfix = refusal.split_once(": Recipient address rejected: ").map(|(_, text)| text);
-    by_postfix.or_else(|| refusal.splitn(3, ' ').last())
+    let by_postfix = [": Recipient address rejected: ", ": End-of-data rejected: "];
+    let by_postfix = by_postfix.into_iter().find_map(|before| refusal.split_once(before));
+    by_postfix.map(|(_, text)| text).or_else(|| refusal.splitn(3, ' ').last())
 }
 
-/// The verdicts in lines of JSON, by the client's address and port.
-fn verdicts(log: &str) -> BTreeMap<SocketAddr, Value> {
+/// The verdicts in lines of JSON, by the client's address and port and the server's port: a client's port may serve for both.
+pub(super) fn verdicts(log: &str) -> BTreeMap<(SocketAddr, u16), Value> {
     let sessions = lines_with(log, "verdict").into_iter().filter_map(|session| {
-        let client = &session["client"];
-        let address = client["address"].as_str()?.parse().ok()?;
-        let port = client["port"].as_u64()?.try_into().ok()?;
-        Some((SocketAddr::new(address, port), session["verdict"].clone()))
+        let port = |side: &str| u16::try_from(session[side]["port"].as_u64()?).ok();
+        let client = session["client"]["address"].as_str()?.parse().ok()?;
+        let client = SocketAddr::new(client, port("client")?);
+        Some(((client, port("server")?), session["verdict"].clone()))
     });
     sessions.collect()
 }
