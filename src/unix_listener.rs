@@ -1,7 +1,6 @@
 //! Listening Unix sockets: of the control socket, and of those for Postfix.
 //!
-//! Layer 4, below its other modules, each of which has the texts of its own errors. A socket file outlives a process that was
-//! killed. It is replaced if nobody listens on it, which is found out by connecting; a file that is no socket, or on which
+//! Layer 4, below its other modules. A socket file outlives a process that was killed. It is replaced if nobody listens on it, which is found out by connecting; a file that is no socket, or on which
 //! another process listens, is an error.
 
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -23,31 +22,27 @@ pub struct UnixListenerOptions {
     pub mode: u32,
     /// Connections that wait to be accepted.
     pub backlog: i32,
+    /// The key of its path in the configuration, for errors: `[control] socket`.
+    pub setting: &'static str,
     /// Create the directory of the socket if it is missing, mode 0755; not those above it.
     pub creates_directory: bool,
 }
 
 /// Why there is no socket. The path is that of the socket, but for the directory.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnixListenerError {
     /// This directory cannot be created.
-    Directory {
-        path: PathBuf,
-        why: io::Error,
-    },
+    #[error("cannot create the directory {}: {why}; create it, or change `{setting}`", path.display())]
+    Directory { path: PathBuf, why: io::Error, setting: &'static str },
     /// Something else has the path. It is left alone.
-    NotASocket {
-        path: PathBuf,
-    },
+    #[error("{} exists and is not a socket; remove it, or change `{setting}`", path.display())]
+    NotASocket { path: PathBuf, setting: &'static str },
     /// Another process listens there. Taking the path from it would cut it off from its clients.
-    InUse {
-        path: PathBuf,
-    },
-    Listen {
-        path: PathBuf,
-        why: io::Error,
-    },
+    #[error("another process listens on {}, perhaps a second gateway: `ss -xlp` shows which; stop it, or change `{setting}`", path.display())]
+    InUse { path: PathBuf, setting: &'static str },
+    #[error("cannot listen on {}: {why}; make its directory writable, or change `{setting}`", path.display())]
+    Listen { path: PathBuf, why: io::Error, setting: &'static str },
 }
 
 /// A listening socket. Dropping it removes its file, unless the path has become that of another one.
@@ -64,11 +59,12 @@ impl OwnedUnixListener {
     /// # Errors
     /// The path cannot be used, or another process uses it.
     pub fn bind(path: &Path, options: UnixListenerOptions) -> Result<Self, UnixListenerError> {
-        let failed = |why| UnixListenerError::Listen { path: path.to_owned(), why };
+        let setting = options.setting;
+        let failed = |why| UnixListenerError::Listen { path: path.to_owned(), why, setting };
         if options.creates_directory {
-            create_directory(path)?;
+            create_directory(path, setting)?;
         }
-        remove_stale(path)?;
+        remove_stale(path, setting)?;
         let (socket, file) = create(path, options.mode).map_err(failed)?;
         socket.listen(options.backlog).map_err(failed)?;
         let listener = OwnedFd::from(socket).into();
@@ -110,27 +106,27 @@ fn file_id(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
-fn create_directory(socket: &Path) -> Result<(), UnixListenerError> {
+fn create_directory(socket: &Path, setting: &'static str) -> Result<(), UnixListenerError> {
     let directory = socket.parent().filter(|directory| !directory.as_os_str().is_empty());
     match directory.filter(|directory| !directory.exists()) {
         Some(path) => DirBuilder::new()
             .mode(0o755)
             .create(path)
-            .map_err(|why| UnixListenerError::Directory { path: path.to_owned(), why }),
+            .map_err(|why| UnixListenerError::Directory { path: path.to_owned(), why, setting }),
         None => Ok(()),
     }
 }
 
-fn remove_stale(path: &Path) -> Result<(), UnixListenerError> {
-    let failed = |why| UnixListenerError::Listen { path: path.to_owned(), why };
+fn remove_stale(path: &Path, setting: &'static str) -> Result<(), UnixListenerError> {
+    let failed = |why| UnixListenerError::Listen { path: path.to_owned(), why, setting };
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {}
-        Ok(_) => return Err(UnixListenerError::NotASocket { path: path.to_owned() }),
+        Ok(_) => return Err(UnixListenerError::NotASocket { path: path.to_owned(), setting }),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
     }
     if has_listener(path).map_err(failed)? {
-        return Err(UnixListenerError::InUse { path: path.to_owned() });
+        return Err(UnixListenerError::InUse { path: path.to_owned(), setting });
     }
     fs::remove_file(path).map_err(failed)
 }
@@ -168,8 +164,12 @@ mod tests {
 
     use super::*;
 
-    const OPTIONS: UnixListenerOptions =
-        UnixListenerOptions { mode: 0o666, backlog: 4, creates_directory: true };
+    const OPTIONS: UnixListenerOptions = UnixListenerOptions {
+        mode: 0o666,
+        backlog: 4,
+        setting: "[section] key",
+        creates_directory: true,
+    };
 
     /// A folder of its own, removed on drop; the first socket in it creates it.
     struct Folder(PathBuf);
@@ -194,9 +194,12 @@ mod tests {
     fn in_use(path: &Path) {
         let error = OwnedUnixListener::bind(path, OPTIONS).unwrap_err();
         assert!(
-            matches!(&error, UnixListenerError::InUse { path: named } if named == path),
+            matches!(&error, UnixListenerError::InUse { path: named, .. } if named == path),
             "{error:?}"
         );
+        let text = error.to_string();
+        assert!(text.starts_with("another process listens on /"), "{text}");
+        assert!(text.ends_with("; stop it, or change `[section] key`"), "{text}");
     }
 
     #[tokio::test]
@@ -216,6 +219,8 @@ mod tests {
         fs::write(&path, "no socket").unwrap();
         let error = OwnedUnixListener::bind(&path, OPTIONS).unwrap_err();
         assert!(matches!(error, UnixListenerError::NotASocket { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.ends_with("not a socket; remove it, or change `[section] key`"), "{text}");
         assert_eq!(fs::read(&path).unwrap(), b"no socket");
         // A link to a socket belongs to whoever made it.
         let [link, other] = ["link", "other"].map(|name| folder.0.join(name));
@@ -225,6 +230,9 @@ mod tests {
         assert!(matches!(error, UnixListenerError::NotASocket { .. }), "{error:?}");
         let error = OwnedUnixListener::bind(&path.join("inside"), OPTIONS).unwrap_err();
         assert!(matches!(error, UnixListenerError::Listen { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.starts_with("cannot listen on /"), "{text}");
+        assert!(text.ends_with("directory writable, or change `[section] key`"), "{text}");
     }
 
     #[tokio::test]

@@ -8,14 +8,8 @@ use crate::unix_listener::UnixListenerError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    #[error("cannot create the directory {}: {why}; create it, or set `[control] socket` to another path", path.display())]
-    Directory { path: PathBuf, why: io::Error },
-    #[error("cannot listen on {}: {why}; make its directory writable, or set `[control] socket` to another path", path.display())]
-    Listen { path: PathBuf, why: io::Error },
-    #[error("{} is the control socket of another running gateway; give this one its own path with `[control] socket`", path.display())]
-    InUse { path: PathBuf },
-    #[error("{} exists and is not a socket; remove it, or set `[control] socket` to another path", path.display())]
-    NotASocket { path: PathBuf },
+    #[error(transparent)]
+    Socket(#[from] UnixListenerError),
     #[error("cannot connect to a gateway at {}: {why}; {}", path.display(), connect_hint(why))]
     Connect { path: PathBuf, why: io::Error },
     #[error("the gateway closed the connection: {0}; see its log")]
@@ -24,17 +18,6 @@ pub enum ControlError {
     Response(serde_json::Error),
     #[error("the gateway refuses the request: {0}")]
     Refused(String),
-}
-
-impl From<UnixListenerError> for ControlError {
-    fn from(error: UnixListenerError) -> Self {
-        match error {
-            UnixListenerError::Directory { path, why } => Self::Directory { path, why },
-            UnixListenerError::NotASocket { path } => Self::NotASocket { path },
-            UnixListenerError::InUse { path } => Self::InUse { path },
-            UnixListenerError::Listen { path, why } => Self::Listen { path, why },
-        }
-    }
 }
 
 fn connect_hint(error: &io::Error) -> &'static str {

@@ -12,8 +12,12 @@ use crate::unix_listener::{OwnedUnixListener, UnixListenerError, UnixListenerOpt
 
 /// As Postfix's own sockets: the directory decides who may connect, and smtpd(8) is the user postfix. The directory is
 /// Postfix's as well.
-const SOCKET: UnixListenerOptions =
-    UnixListenerOptions { mode: 0o666, backlog: 1024, creates_directory: false };
+const SOCKET: UnixListenerOptions = UnixListenerOptions {
+    mode: 0o666,
+    backlog: 1024,
+    setting: "[postfix] policy",
+    creates_directory: false,
+};
 
 /// Why there is no socket for Postfix.
 #[derive(Debug, thiserror::Error)]
@@ -95,12 +99,15 @@ impl PolicyListener {
 
 fn explain(error: UnixListenerError, address: &PolicyAddress) -> PolicyListenerError {
     match error {
-        UnixListenerError::NotASocket { path } => PolicyListenerError::NotASocket { path },
-        UnixListenerError::InUse { path } => PolicyListenerError::InUse { path },
-        UnixListenerError::Listen { path, why } if why.kind() == ErrorKind::PermissionDenied => {
+        UnixListenerError::NotASocket { path, .. } => PolicyListenerError::NotASocket { path },
+        UnixListenerError::InUse { path, .. } => PolicyListenerError::InUse { path },
+        UnixListenerError::Listen { path, why, .. }
+            if why.kind() == ErrorKind::PermissionDenied =>
+        {
             PolicyListenerError::Permission { path }
         }
-        UnixListenerError::Listen { path, why } | UnixListenerError::Directory { path, why } => {
+        UnixListenerError::Listen { path, why, .. }
+        | UnixListenerError::Directory { path, why, .. } => {
             let directory = path.parent().unwrap_or(Path::new("/"));
             match directory.is_dir() {
                 true => PolicyListenerError::Listen { address: address.clone(), why },

@@ -16,7 +16,7 @@ pub use self::helper::{QUESTION_TIMEOUT, run_helper};
 pub use self::netstring::Netstring;
 pub use self::protocol::{MapAnswer, MapRequest};
 pub use self::record::FilteredRecord;
-pub use self::server::{MapError, MapListener};
+pub use self::server::MapListener;
 
 /// Limit, in bytes, of what the helper and the daemon exchange: a question about an address record is far shorter.
 const MAX_EXCHANGED: usize = 4096;

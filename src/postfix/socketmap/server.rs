@@ -1,11 +1,10 @@
 //! The daemon's side: a Unix socket for the helpers.
 
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
@@ -20,35 +19,15 @@ use crate::unix_listener::{OwnedUnixListener, UnixListenerError, UnixListenerOpt
 /// Connections at once, one for each smtp(8) process: far more than Postfix starts (`default_process_limit = 100`).
 const MAX_CONNECTIONS: usize = 1024;
 /// The helper runs as an account of the operator's choice. The socket gives it nothing but decisions on public host names.
-const SOCKET: UnixListenerOptions =
-    UnixListenerOptions { mode: 0o666, backlog: 128, creates_directory: true };
+const SOCKET: UnixListenerOptions = UnixListenerOptions {
+    mode: 0o666,
+    backlog: 128,
+    setting: "[outbound] map",
+    creates_directory: true,
+};
 /// Delay after an accept that failed for lack of descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const READ_SIZE: usize = 1024;
-
-/// Why the socket cannot be opened.
-#[derive(Debug, Error)]
-pub enum MapError {
-    #[error("cannot create the directory {}: {why}", path.display())]
-    Directory { path: PathBuf, why: io::Error },
-    #[error("{} exists and is not a socket: remove it, or change `[outbound] map`", path.display())]
-    NotASocket { path: PathBuf },
-    #[error("another process listens at {}: stop it, or change `[outbound] map`", path.display())]
-    InUse { path: PathBuf },
-    #[error("cannot listen at {}: {why}; change `[outbound] map`", path.display())]
-    Listen { path: PathBuf, why: io::Error },
-}
-
-impl From<UnixListenerError> for MapError {
-    fn from(error: UnixListenerError) -> Self {
-        match error {
-            UnixListenerError::Directory { path, why } => Self::Directory { path, why },
-            UnixListenerError::NotASocket { path } => Self::NotASocket { path },
-            UnixListenerError::InUse { path } => Self::InUse { path },
-            UnixListenerError::Listen { path, why } => Self::Listen { path, why },
-        }
-    }
-}
 
 /// The socket, removed on drop.
 #[derive(Debug)]
@@ -59,8 +38,8 @@ impl MapListener {
     ///
     /// # Errors
     /// The path cannot be used, or another process listens there.
-    pub fn bind(path: &Path) -> Result<Self, MapError> {
-        Ok(Self(OwnedUnixListener::bind(path, SOCKET)?))
+    pub fn bind(path: &Path) -> Result<Self, UnixListenerError> {
+        OwnedUnixListener::bind(path, SOCKET).map(Self)
     }
 
     /// Answers questions about address records, without end; all others get `NOTFOUND`. A connection is closed by its client

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::*;
+use crate::unix_listener::UnixListenerError;
 
 const IPV6: &str = "dns mx.a.example. 60 IN AAAA 2001:db8::1";
 const IPV4: &str = "dns mx.a.example. 60 IN A 192.0.2.1";
@@ -178,7 +179,7 @@ async fn the_server_answers_address_records_only() {
     let mode = std::fs::metadata(folder.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o666);
     let error = MapListener::bind(&folder.socket()).unwrap_err();
-    assert!(matches!(error, MapError::InUse { .. }), "{error}");
+    assert!(matches!(error, UnixListenerError::InUse { .. }), "{error}");
     let serving =
         tokio::spawn(listener.serve(async |record: FilteredRecord| match record.family() {
             crate::addr::Family::Ipv6 => MapAnswer::Ok(MapAnswer::IGNORE.to_owned()),
@@ -218,19 +219,4 @@ async fn the_server_answers_address_records_only() {
     serving.abort();
     assert!(serving.await.unwrap_err().is_cancelled());
     assert!(!folder.socket().exists());
-}
-
-#[tokio::test]
-async fn each_failure_of_the_socket_has_its_sentence() {
-    let folder = Folder::new("failures");
-    let failure = |path: PathBuf| MapListener::bind(&path).unwrap_err().to_string();
-    let first = MapListener::bind(&folder.socket()).unwrap();
-    let in_use = failure(folder.socket());
-    assert!(in_use.starts_with("another process listens at /"), "{in_use}");
-    drop(first);
-    std::fs::write(folder.socket(), "no socket").unwrap();
-    let file = failure(folder.socket());
-    assert!(file.ends_with(" is not a socket: remove it, or change `[outbound] map`"), "{file}");
-    let inside = failure(folder.socket().join("outbound.sock"));
-    assert!(inside.starts_with("cannot listen at /"), "{inside}");
 }
