@@ -188,6 +188,8 @@ fn xclient_inside_tls_reaches_nobody() {
         let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
         smtp.raw(b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03").unwrap();
         let replies = smtp.replies_until_closed();
-        assert!(replies.iter().all(|reply| reply.code >= 400), "{replies:?}");
+        // The greeting may be under way by then.
+        let mut answers = replies.iter().skip_while(|reply| reply.code == 220);
+        assert!(answers.all(|reply| reply.code >= 400), "{replies:?}");
     }
 }
