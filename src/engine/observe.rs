@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::delegation_event::DelegationEvent;
 use super::event::Event;
 use super::record::SessionRecord;
-use crate::addr::{ClientAddr, Family};
+use crate::addr::{ClientAddr, Family, OriginalDst};
 use crate::canary::PassedMessage;
 use crate::policy::PolicyAction;
 use crate::policy::rules::RuleMode;
@@ -26,6 +26,11 @@ pub trait Observe: Send + Sync {
     /// From now on STARTTLS is hidden from a client, after `failures` handshakes in a row.
     fn starttls_hidden(&self, client: ClientAddr, failures: u32) {
         let _ = (client, failures);
+    }
+
+    /// The rules decided on a message of the session by its content, and accepted it. Its end follows, for the mail server.
+    fn message_decided(&self, client: ClientAddr, server: OriginalDst) {
+        let _ = (client, server);
     }
 
     /// Something happened at the policy service.
@@ -69,6 +74,10 @@ impl<T: Observe + ?Sized> Observe for Arc<T> {
         (**self).starttls_hidden(client, failures);
     }
 
+    fn message_decided(&self, client: ClientAddr, server: OriginalDst) {
+        (**self).message_decided(client, server);
+    }
+
     fn delegation(&self, event: DelegationEvent) {
         (**self).delegation(event);
     }
@@ -102,6 +111,11 @@ impl<A: Observe, B: Observe> Observe for (A, B) {
     fn starttls_hidden(&self, client: ClientAddr, failures: u32) {
         self.0.starttls_hidden(client, failures);
         self.1.starttls_hidden(client, failures);
+    }
+
+    fn message_decided(&self, client: ClientAddr, server: OriginalDst) {
+        self.0.message_decided(client, server);
+        self.1.message_decided(client, server);
     }
 
     fn delegation(&self, event: DelegationEvent) {

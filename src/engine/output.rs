@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::event::Event;
+use crate::addr::OriginalDst;
 use crate::canary::PassedMessage;
 use crate::policy::facts::Lookup;
 
@@ -28,6 +29,9 @@ pub enum Action {
     /// Shut down the write half.
     ShutdownUpstream,
     ShutdownClient,
+    /// The rules decided on a message by its content, and the end that upstream receives next is not to be decided again without
+    /// it.
+    MessageDecided(OriginalDst),
     /// Close the upstream connection now; discard what is not sent yet.
     AbandonUpstream,
     /// The policy needs these, or the exchange about the client's name; neither requests one twice. See [`super::Proxy::on_answers`].

@@ -473,6 +473,9 @@ impl Pump {
                             reset_connection(&upstream.stream);
                         }
                     }
+                    Action::MessageDecided(server) => {
+                        self.observer.message_decided(self.address, server);
+                    }
                     Action::Need(lookups) => {
                         self.client.filled = false;
                         self.lookups.start(lookups);

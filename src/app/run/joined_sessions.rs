@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::addr::{ClientAddr, Family};
+use crate::addr::{ClientAddr, Family, OriginalDst};
 use crate::canary::PassedMessage;
 use crate::engine::{DelegationEvent, Event, Observe, SessionRecord};
 use crate::policy::PolicyAction;
@@ -49,6 +49,13 @@ impl<O: Observe> Observe for JoinedSessions<O> {
 
     fn starttls_hidden(&self, client: ClientAddr, failures: u32) {
         self.inner.starttls_hidden(client, failures);
+    }
+
+    fn message_decided(&self, client: ClientAddr, server: OriginalDst) {
+        if let Some(asked) = self.asked.get() {
+            asked.on_message_decided(client, server);
+        }
+        self.inner.message_decided(client, server);
     }
 
     fn delegation(&self, event: DelegationEvent) {

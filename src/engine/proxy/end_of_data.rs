@@ -7,6 +7,7 @@
 
 use super::policy::Rejection;
 use super::{Proxy, State};
+use crate::addr::OriginalDst;
 use crate::engine::canary_reader::{CanaryProgress, CanaryReader};
 use crate::engine::message_reader::MessageReader;
 use crate::engine::output::{Action, Output};
@@ -134,11 +135,11 @@ impl Proxy {
 
     /// Upstream receives the end of the message.
     fn release_end(&mut self, out: &mut Output) {
-        match self.session.release_end() {
-            Some(true) => out.act(Action::ToUpstream(b"BDAT 0 LAST\r\n".to_vec())),
-            Some(false) => out.act(Action::ToUpstream(b".\r\n".to_vec())),
-            None => {}
-        }
+        let Some(is_chunked) = self.session.release_end() else { return };
+        let server = OriginalDst::new(self.checks.arrival().destination);
+        out.act(Action::MessageDecided(server));
+        let end: &[u8] = if is_chunked { b"BDAT 0 LAST\r\n" } else { b".\r\n" };
+        out.act(Action::ToUpstream(end.to_vec()));
     }
 
     fn reject_at_end(&mut self, rejection: &Rejection, out: &mut Output) {

@@ -74,6 +74,7 @@ pub(super) fn question(request: &PolicyRequest<'_>) -> Option<(SessionKey, Deleg
         instance: request.instance.as_ref().into(),
         queue_id: (!request.queue_id.is_empty()).then(|| request.queue_id.clone().into_owned()),
         size: request.size.parse().unwrap_or(0),
+        decided_by_relay: false,
     };
     Some((SessionKey { client: client.socket(), server: server.socket() }, asked))
 }

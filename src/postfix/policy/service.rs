@@ -19,6 +19,7 @@ use super::question::{SessionKey, question};
 use super::request::{MAX_REQUEST, ParsedRequest, PolicyRequest};
 use super::sessions::{SessionTimes, Sessions};
 use super::settings::PolicySettings;
+use crate::addr::{ClientAddr, OriginalDst};
 use crate::engine::{
     DelegatedAction, DelegationEvent, DelegationFault, Observe, Profile, SessionRecord,
 };
@@ -62,6 +63,12 @@ pub struct PolicyService {
 pub struct PolicyRecords(Arc<Sessions>);
 
 impl PolicyRecords {
+    /// A relay decided on a message of this session by its content. Questions about the end of its messages have none, and
+    /// what the relay decided holds.
+    pub fn on_message_decided(&self, client: ClientAddr, server: OriginalDst) {
+        self.0.on_message_decided(SessionKey { client: client.socket(), server: server.socket() });
+    }
+
     /// The record of the questions about the session that `relayed` is the record of. It is not reported by itself then.
     pub fn take(&self, relayed: &SessionRecord) -> Option<SessionRecord> {
         let (client, server) = (relayed.client.into(), relayed.server.into());

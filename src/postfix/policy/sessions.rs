@@ -8,7 +8,7 @@
 //! it. It comes after Postfix's end of the session, by as much as the client is slow to close; so a session that Postfix left is
 //! kept for a moment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,8 +22,8 @@ use tokio::time::{sleep_until, timeout};
 use super::lookups::{PolicyLookupFuture, PolicyLookups};
 use super::question::SessionKey;
 use crate::engine::{
-    Action, DelegatedQuestion, DelegatedReply, DelegatedSession, Event, Observe, Output, Profile,
-    SessionRecord, ShadowRecord,
+    Action, AskedAt, DelegatedQuestion, DelegatedReply, DelegatedSession, Event, Observe, Output,
+    Profile, SessionRecord, ShadowRecord,
 };
 use crate::policy::facts::{Lookup, LookupResult};
 use crate::time::Timestamp;
@@ -40,6 +40,8 @@ pub(super) struct Sessions {
     times: SessionTimes,
     /// Those that no question is in progress about.
     quiet: Mutex<HashMap<SessionKey, QuietSession>>,
+    /// Sessions of a relay that decides on their messages by the content, from the first such message to the end of the session.
+    decided_by_relay: Mutex<HashSet<SessionKey>>,
 }
 
 /// How long a session is kept for further questions, and for a record that it is joined to.
@@ -88,7 +90,14 @@ impl Sessions {
         profile: Arc<Profile>,
         times: SessionTimes,
     ) -> Self {
-        Self { times, lookups, observer, profile: ArcSwap::new(profile), quiet: Mutex::default() }
+        Self {
+            times,
+            lookups,
+            observer,
+            profile: ArcSwap::new(profile),
+            quiet: Mutex::default(),
+            decided_by_relay: Mutex::default(),
+        }
     }
 
     /// The decision on a question, no later than `deadline`. Rules in shadow mode are waited for as those in force are, so
@@ -96,9 +105,10 @@ impl Sessions {
     pub(super) async fn decide(
         &self,
         key: SessionKey,
-        asked: DelegatedQuestion,
+        mut asked: DelegatedQuestion,
         deadline: tokio::time::Instant,
     ) -> (DelegatedReply, Vec<ShadowRecord>) {
+        asked.decided_by_relay = asked.at == AskedAt::EndOfMessage && self.is_decided_by_relay(key);
         let kept = self.lock().remove(&key);
         let mut live = kept.map_or_else(|| self.begin(key), |kept| kept.live);
         self.step(&mut live, |engine, at, out| engine.ask(asked, at, out));
@@ -148,8 +158,23 @@ impl Sessions {
         all.into_iter().for_each(|(_, one)| self.record(one.live));
     }
 
+    pub(super) fn on_message_decided(&self, key: SessionKey) {
+        let keys = [key, key.without_server()];
+        self.decided_by_relay.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
+    }
+
+    fn is_decided_by_relay(&self, key: SessionKey) -> bool {
+        self.decided_by_relay.lock().unwrap_or_else(PoisonError::into_inner).contains(&key)
+    }
+
     /// Ends a session that another record is about as well.
     pub(super) fn take(&self, key: SessionKey) -> Option<SessionRecord> {
+        {
+            let mut decided = self.decided_by_relay.lock().unwrap_or_else(PoisonError::into_inner);
+            if decided.remove(&key) {
+                decided.remove(&key.without_server());
+            }
+        }
         let live = {
             let mut quiet = self.lock();
             // Postfix before 3.2 does not say where the client connected to.

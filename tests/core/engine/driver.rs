@@ -391,6 +391,7 @@ impl Driver {
                     self.capture(Captured::Closed(Side::Server));
                     self.shut_client = true;
                 }
+                Action::MessageDecided(_) => {}
                 Action::AbandonUpstream => self.abandoned = true,
                 Action::Need(lookups) => {
                     assert!(!lookups.is_empty(), "no lookup is requested");

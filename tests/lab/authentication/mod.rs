@@ -184,12 +184,21 @@ pub(crate) struct Site<'lab> {
     lab: &'lab Lab,
     entrance: &'lab Entrance<'lab>,
     pub(crate) signer: Signer,
-    postfix: Postfix<'lab>,
+    pub(crate) postfix: Postfix<'lab>,
     _knot: crate::support::Process,
 }
 
 impl<'lab> Site<'lab> {
     pub(crate) fn new(lab: &'lab Lab, entrance: &'lab Entrance<'lab>) -> Self {
+        Self::with_upstream(lab, entrance, "")
+    }
+
+    /// With further lines for the main.cf of the Postfix, which the lab calls `upstream`.
+    pub(crate) fn with_upstream(
+        lab: &'lab Lab,
+        entrance: &'lab Entrance<'lab>,
+        lines: &str,
+    ) -> Self {
         for (client, family) in ["good", "missing"]
             .into_iter()
             .flat_map(|client| Family::ALL.into_iter().map(move |family| (client, family)))
@@ -198,9 +207,11 @@ impl<'lab> Site<'lab> {
         }
         let signer = Signer::new(&lab.folder("signer"));
         let knot = knot(lab, &zones(&signer), &["lame".to_owned()]);
-        let settings = "virtual_mailbox_domains = example.org\n\
-                        message_size_limit = 100000000\nvirtual_mailbox_limit = 100000000\n";
-        let postfix = Postfix::start(lab, &lab.server, "upstream", None, settings);
+        let settings = format!(
+            "virtual_mailbox_domains = example.org\n\
+             message_size_limit = 100000000\nvirtual_mailbox_limit = 100000000\n{lines}"
+        );
+        let postfix = Postfix::start(lab, &lab.server, "upstream", None, &settings);
         Self { lab, entrance, signer, postfix, _knot: knot }
     }
 

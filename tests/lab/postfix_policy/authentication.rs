@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::table::{RELAY, enhanced, text, verdicts};
-use super::{asking, socket};
+use super::{asking, lines_with, socket};
 use crate::authentication::{Case, GOOGLE, Site, authenticated, grid};
 use crate::harness::tests;
 use crate::support::world::{KNOT, sender_ip};
@@ -14,6 +14,7 @@ tests![
     without_content_spf_alone_authenticates,
     rules_on_spf_are_those_of_the_relay,
     googles_rule_defers_where_only_a_signature_could_help,
+    a_message_that_the_relay_decided_is_not_decided_without_its_content,
 ];
 
 const TO: &str = "bob@example.org";
@@ -95,11 +96,7 @@ impl<'lab> Both<'lab> {
     fn new(lab: &'lab Lab, entrance: &'lab Entrance<'lab>) -> Self {
         let site = Site::new(lab, entrance);
         let path = socket(lab, "asking");
-        let item = "check_policy_service { unix:private/gatepost, timeout=20s }";
-        let lines = format!(
-            "smtpd_recipient_restrictions = {item}\nsmtpd_end_of_data_restrictions = {item}\n"
-        );
-        let postfix = asking(lab, "asking", &lines);
+        let postfix = asking(lab, "asking", &lines());
         let config = Config::new(lab, Mode::Proxy)
             .listen(&Family::ALL.map(|family| SocketAddr::new(lab.gateway_ip(family), RELAY)))
             .upstream_port(lab, port::SMTP)
@@ -157,6 +154,12 @@ impl<'lab> Both<'lab> {
         let reply = format!("{} {}", reply.code, reply.lines.join(" / "));
         Answered { client, command, reply }
     }
+}
+
+/// Of main.cf: Postfix asks at RCPT and at the end of the message.
+fn lines() -> String {
+    let item = "check_policy_service { unix:private/gatepost, timeout=20s }";
+    format!("smtpd_recipient_restrictions = {item}\nsmtpd_end_of_data_restrictions = {item}\n")
 }
 
 /// The reports of those that are not as they should be.
@@ -281,4 +284,78 @@ fn googles_rule_defers_where_only_a_signature_could_help() {
         "450 4.7.26" => is_deferred(one),
         _ => one.is_same(),
     });
+}
+
+/// The Postfix behind the relay asks about the relay's own sessions, with less knowledge than the relay has.
+fn a_message_that_the_relay_decided_is_not_decided_without_its_content() {
+    for transport in Transport::ALL {
+        let lab = Lab::new();
+        let entrance = Entrance::new(&lab, Mode::Proxy, transport);
+        let site = Site::with_upstream(&lab, &entrance, &lines());
+        for (mode, refused) in [("enforce", "550 5.7.26"), ("shadow", "250")] {
+            let config = entrance
+                .config()
+                .upstream_port(&lab, port::PROXY_PROTOCOL)
+                .set("upstream", "identity = \"proxy-v2\"")
+                .set("log", "format = \"json\"")
+                .set("lookup", &format!("dns = [\"{KNOT}\"]"))
+                .set(
+                    "postfix",
+                    &format!("policy = \"unix:{}\"", socket(&lab, "upstream").display()),
+                )
+                .policies(&rule("\"authenticated\"", &format!("mode = \"{mode}\"\n")));
+            let mut gateway = Gateway::start(&lab, &config);
+            let of_dkim = |case: &Case| {
+                let kind = case.signature.as_ref().map(|(_, kind)| *kind);
+                case.sender.contains("spf-none") && matches!(kind, None | Some("good"))
+            };
+            let cases: Vec<Case> = authenticated().into_iter().filter(of_dkim).collect();
+            assert_eq!(cases.len(), 4);
+            for case in &cases {
+                let mut smtp =
+                    entrance.connect_from(sender_ip(case.client, case.family), case.family);
+                if transport == Transport::Plaintext {
+                    smtp.greeting();
+                }
+                smtp.dialogue("C: EHLO client.example.net\n S: 250");
+                // Several in a session, by DATA and by BDAT.
+                for is_chunked in [true, false] {
+                    let message = case.message(&site.signer);
+                    smtp.dialogue(&format!(
+                        "C: MAIL FROM:<{}>\n S: 250\n C: RCPT TO:<{TO}>\n S: 250",
+                        case.sender
+                    ));
+                    let reply =
+                        if is_chunked { smtp.bdat(&message, 100) } else { smtp.data(&message) };
+                    let reply = format!("{} {}", reply.code, reply.lines.join(" / "));
+                    let expected = if case.signature.is_some() { "250" } else { refused };
+                    assert!(reply.starts_with(expected), "{transport}, {case:?}: {reply}");
+                    if !reply.starts_with("250") {
+                        break;
+                    }
+                }
+            }
+            gateway.terminate();
+            gateway.wait();
+            let sessions = lines_with(&gateway.log(), "verdict");
+            assert_eq!(sessions.len(), cases.len(), "each session has one line: {}", gateway.log());
+            for (session, case) in sessions.iter().zip(&cases) {
+                let verdict = &session["verdict"];
+                let shadow = verdict["shadow"].as_array().unwrap();
+                let is_match = case.signature.is_none();
+                let is_rejected = is_match && mode == "enforce";
+                assert_eq!(
+                    verdict["action"],
+                    if is_rejected { "reject" } else { "accept" },
+                    "{session}"
+                );
+                assert_eq!(shadow.len(), usize::from(is_match && mode == "shadow"), "{session}");
+                let detail = session["facts"]["authenticated"]["detail"].as_str().unwrap();
+                let evidence =
+                    if is_match { "dkim=none" } else { "dkim=pass d=signer.example s=mail" };
+                assert!(detail.contains(evidence), "{session}");
+            }
+        }
+        assert!(!site.postfix.log().contains("gatepost would tempfail"), "{}", site.postfix.log());
+    }
 }

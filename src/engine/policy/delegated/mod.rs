@@ -112,9 +112,10 @@ impl DelegatedSession {
         }
         let reply = self.refusal(&asked, out).or_else(|| {
             // The recipients were decided one by one, and what they all have in common with them.
-            let is_decided = !names_recipient
-                && self.transactions.has_decided_recipients(&asked)
-                && !self.is_decided_at_end(&asked);
+            let is_decided = asked.decided_by_relay
+                || !names_recipient
+                    && self.transactions.has_decided_recipients(&asked)
+                    && !self.is_decided_at_end(&asked);
             (is_decided || self.evaluator.is_none()).then_some(DelegatedReply::Accept)
         });
         let is_open = reply.is_none();
@@ -167,7 +168,8 @@ impl DelegatedSession {
         let pending = self.pending.take_if(|pending| pending.reply.is_some())?;
         let reply = pending.reply?;
         self.transactions.on_reply(&pending.asked, &reply);
-        let matches = self.evaluator.as_ref().map(|evaluator| {
+        let evaluator = self.evaluator.as_ref().filter(|_| !pending.asked.decided_by_relay);
+        let matches = evaluator.map(|evaluator| {
             let matches = evaluator.shadow_matches(&pending.asked.question);
             matches.iter().map(ShadowRecord::from).collect()
         });

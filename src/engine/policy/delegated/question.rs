@@ -39,6 +39,9 @@ pub struct DelegatedQuestion {
     pub queue_id: Option<String>,
     /// Octets of the message: before its end, those that the client announced.
     pub size: u64,
+    /// The question is about the end of a message that a relay in front of the mail server decided on: the relay has its content,
+    /// and the question has none.
+    pub decided_by_relay: bool,
 }
 
 /// The path of a command for a mailbox as a mail server has it inside, without quotes: the local part is quoted where

@@ -52,6 +52,7 @@ fn asked(
         instance: "1.2.3".into(),
         queue_id: None,
         size: 100,
+        decided_by_relay: false,
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::addr::Family;
+use crate::addr::{Family, Networks};
 use crate::engine::{AskedAt, DelegationEvent, MessageProgress, Outcome, PolicyQuestion};
 use crate::policy::PolicyAction;
 use crate::policy::facts::PresentedCertificate;
-use crate::policy::rules::{PolicyStage, RuleMode};
+use crate::policy::rules::{PolicyRule, PolicyRules, PolicyStage, RuleMode, When};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const KEPT: SessionTimes = SessionTimes { quiet: HOUR, left: HOUR };
@@ -42,6 +42,24 @@ impl PolicyLookups for NoLookups {
     }
 }
 
+/// With a rule that decides at the end of each message, and rejects it.
+fn rejecting_at_end() -> Arc<Sessions> {
+    let rule = PolicyRule {
+        name: "nobody".into(),
+        at: PolicyStage::Data,
+        when: When::default(),
+        exempt: vec![],
+        require: vec![],
+        otherwise: PolicyAction::Reject,
+        on_unknown: PolicyAction::Tempfail,
+        mode: RuleMode::Enforce,
+        url: None,
+    };
+    let rules = PolicyRules::new(vec![rule], Networks::default());
+    let profile = Arc::new(Profile { rules: Arc::new(rules), ..Profile::default() });
+    Arc::new(Sessions::new(Arc::new(NoLookups), Arc::new(Recorded::default()), profile, KEPT))
+}
+
 fn sessions(times: SessionTimes) -> (Arc<Sessions>, Arc<Recorded>) {
     let recorded = Arc::new(Recorded::default());
     let observer = Arc::clone(&recorded) as _;
@@ -56,10 +74,19 @@ fn key(port: u16) -> SessionKey {
 }
 
 async fn ask(sessions: &Sessions, key: SessionKey, at: AskedAt) {
+    assert_eq!(decide(sessions, key, at).await, DelegatedReply::Accept);
+}
+
+async fn decide(sessions: &Sessions, key: SessionKey, at: AskedAt) -> DelegatedReply {
     let recipient = (at == AskedAt::Rcpt).then(|| "b@example.org".into());
+    let stage = match at {
+        AskedAt::Rcpt => PolicyStage::Rcpt,
+        AskedAt::EndOfMessage => PolicyStage::Data,
+        _ => PolicyStage::Mail,
+    };
     let asked = DelegatedQuestion {
         question: PolicyQuestion {
-            stage: if recipient.is_some() { PolicyStage::Rcpt } else { PolicyStage::Mail },
+            stage,
             message: None,
             helo: Some("mta.a.example".into()),
             sender: Some(format!("{}@a.example", key.client.port()).into()),
@@ -74,10 +101,10 @@ async fn ask(sessions: &Sessions, key: SessionKey, at: AskedAt) {
         instance: key.client.port().to_string().into(),
         queue_id: None,
         size: 100,
+        decided_by_relay: false,
     };
     let deadline = tokio::time::Instant::now() + HOUR;
-    let (reply, _) = sessions.decide(key, asked, deadline).await;
-    assert_eq!(reply, DelegatedReply::Accept);
+    sessions.decide(key, asked, deadline).await.0
 }
 
 fn senders(record: &SessionRecord) -> Vec<&str> {
@@ -181,4 +208,20 @@ async fn postfix_before_3_2_names_no_server() {
     ask(&sessions, unknown, AskedAt::Rcpt).await;
     assert!(sessions.take(key(2)).is_none());
     assert!(sessions.take(key(1)).is_some());
+}
+
+#[tokio::test]
+async fn the_end_of_a_message_that_the_relay_decided_is_accepted() {
+    let sessions = rejecting_at_end();
+    let is_accepted = async |key| {
+        ask(&sessions, key, AskedAt::Rcpt).await;
+        decide(&sessions, key, AskedAt::EndOfMessage).await == DelegatedReply::Accept
+    };
+    assert!(!is_accepted(key(1)).await);
+    sessions.on_message_decided(key(1));
+    assert!(is_accepted(key(1)).await);
+    assert!(is_accepted(key(1).without_server()).await, "Postfix before 3.2");
+    assert!(!is_accepted(key(2)).await, "another session");
+    assert!(sessions.take(key(1)).is_some());
+    assert!(!is_accepted(key(1)).await, "a later session from the same port");
 }
