@@ -8,6 +8,7 @@
 #![warn(clippy::indexing_slicing)]
 
 mod compose;
+mod daily_limit;
 mod delivery;
 mod judgement;
 mod marks;
@@ -16,9 +17,11 @@ mod outcome;
 mod pairs;
 mod pattern;
 mod report;
+mod saved;
 mod token;
 
 pub use self::compose::{CanaryAddresses, compose, subject};
+pub use self::daily_limit::DailyLimit;
 pub use self::delivery::{CanaryDelivery, DeliveryStage};
 pub use self::judgement::HeaderJudgement;
 pub use self::marks::{Mark, MarkRules, SpamFilter, SpamScore};
@@ -27,6 +30,7 @@ pub use self::outcome::{CanaryOutcome, Comparison};
 pub use self::pairs::{CanaryPair, CanaryPairs, MarkedWhere, PairHalf, PairResult};
 pub use self::pattern::{MarkPattern, MarkPatternError};
 pub use self::report::{CanaryReport, MAX_REPORT, PassedMessage};
+pub use self::saved::{SavedCanaries, SavedDirection, SavedPairs};
 pub use self::token::{CanaryDirection, CanaryToken, MAX_AGE, NotACanary, PairId};
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use super::judgement::HeaderJudgement;
 use super::marks::Mark;
 use super::outcome::{CanaryOutcome, Comparison};
 use super::pairs::{CanaryPair, CanaryPairs, MarkedWhere, PairResult};
-use super::token::{CanaryDirection, CanaryToken, PairId};
+use super::saved::{SavedCanaries, SavedPairs};
+use super::token::{CanaryDirection, CanaryToken, MAX_CLOCK_SKEW, PairId};
 use crate::addr::Family;
 use crate::time::Timestamp;
 
@@ -40,6 +41,45 @@ pub struct CanaryStatus {
 impl CanaryMonitor {
     pub fn new(timeout: Duration, max_age: Duration) -> Self {
         Self { pairs: CanaryPairs::new(timeout), latest: [None, None], max_age }
+    }
+
+    /// Replaces the time for reports, and the age beyond which a result no longer counts.
+    pub const fn set_times(&mut self, timeout: Duration, max_age: Duration) {
+        self.pairs.set_timeout(timeout);
+        self.max_age = max_age;
+    }
+
+    /// Drops the results and pairs of a direction: they are about another mailbox.
+    pub fn forget(&mut self, direction: CanaryDirection) {
+        if let Some(latest) = self.latest.get_mut(direction.index()) {
+            *latest = None;
+        }
+        self.pairs.forget(direction);
+    }
+
+    /// Adds its part of the state that is saved.
+    pub fn save(&self, saved: &mut SavedCanaries) {
+        for direction in CanaryDirection::ALL {
+            let latest = self.latest.get(direction.index()).cloned().flatten();
+            saved.direction_mut(direction).latest = latest;
+        }
+        let (open, ended) = self.pairs.saved();
+        saved.pairs = SavedPairs { open, ended };
+    }
+
+    /// Goes on from a saved state. Pairs and results from the future are dropped: the clock was wrong then, and a result would hide
+    /// the newer ones.
+    pub fn restore(&mut self, saved: SavedCanaries, now: Timestamp) {
+        let is_past = |sent: Timestamp| sent <= now + MAX_CLOCK_SKEW;
+        let SavedPairs { mut open, mut ended } = saved.pairs;
+        open.retain(|pair| is_past(pair.sent));
+        ended.retain(|(_, sent)| is_past(*sent));
+        self.pairs.restore(open, ended, now);
+        for result in [saved.inbound.latest, saved.outbound.latest].into_iter().flatten() {
+            if is_past(result.pair.sent) && is_past(result.at) {
+                self.keep(Some(result));
+            }
+        }
     }
 
     /// Returns the result, if the delivery completes the pair.
@@ -96,9 +136,10 @@ impl CanaryMonitor {
         Some(new)
     }
 
-    /// Whether a pair waits for reports.
-    pub fn is_waiting(&self, id: PairId) -> bool {
-        self.pairs.is_open(id)
+    /// The pairs of a direction that wait for reports.
+    pub fn waiting(&self, direction: CanaryDirection) -> Vec<PairId> {
+        let of_direction = self.pairs.open().filter(|pair| pair.direction == direction);
+        of_direction.map(|pair| pair.id).collect()
     }
 
     pub fn status(&self, direction: CanaryDirection, now: Timestamp) -> CanaryStatus {

@@ -1,5 +1,6 @@
 //! Pairs of canaries whose result is not complete, and the results.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,13 +9,17 @@ use serde::{Deserialize, Serialize};
 use super::delivery::CanaryDelivery;
 use super::judgement::HeaderJudgement;
 use super::outcome::{CanaryOutcome, Comparison};
-use super::token::{CanaryDirection, CanaryToken, PairId};
+use super::token::{CanaryDirection, CanaryToken, MAX_AGE, PairId};
 use crate::addr::Family;
 use crate::label::labels;
 use crate::time::Timestamp;
 
 /// Pairs that are kept; beyond it the oldest is given up as unknown.
 const MAX_PAIRS: usize = 256;
+/// Pairs that are saved with all that is known of them, up to some 40 KB each.
+const MAX_SAVED: usize = 64;
+/// Pairs that are saved as ended.
+const MAX_SAVED_ENDED: usize = 4096;
 
 labels! {
     /// Where a filter stands that marked a message.
@@ -136,7 +141,7 @@ impl CanaryPair {
 }
 
 /// A pair whose result does not change any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairResult {
     pub pair: CanaryPair,
     pub at: Timestamp,
@@ -148,13 +153,20 @@ pub struct CanaryPairs {
     /// Time for reports, from the sending on.
     timeout: Duration,
     open: BTreeMap<PairId, CanaryPair>,
+    /// Nobody could report before this time, that of the restart.
+    resumed_at: Timestamp,
     /// Ended in the time in which a canary is valid, so that a repeated report opens no new pair.
     ended: BTreeMap<PairId, Timestamp>,
 }
 
 impl CanaryPairs {
-    pub const fn new(timeout: Duration) -> Self {
-        Self { timeout, open: BTreeMap::new(), ended: BTreeMap::new() }
+    pub fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            open: BTreeMap::new(),
+            resumed_at: Timestamp::default(),
+            ended: BTreeMap::new(),
+        }
     }
 
     pub const fn set_timeout(&mut self, timeout: Duration) {
@@ -214,11 +226,14 @@ impl CanaryPairs {
 
     /// The pairs whose time is over.
     pub fn expire(&mut self, now: Timestamp) -> Vec<PairResult> {
-        self.ended.retain(|_, sent| now - *sent <= super::token::MAX_AGE);
+        self.ended.retain(|_, sent| now - *sent <= MAX_AGE);
         let mut over: Vec<(Timestamp, PairId)> = self
             .open
             .values()
-            .filter(|pair| now - pair.sent > self.timeout)
+            .filter(|pair| {
+                let waiting_since = pair.sent.max(self.resumed_at);
+                now - waiting_since > self.timeout || now - pair.sent > MAX_AGE
+            })
             .map(|pair| (pair.sent, pair.id))
             .collect();
         over.sort();
@@ -232,6 +247,38 @@ impl CanaryPairs {
         let pair = self.open.remove(&id)?;
         self.ended.insert(id, pair.sent);
         Some(PairResult { pair, at: now })
+    }
+
+    /// The latest pairs that wait for reports, and the latest that ended, with the time at which they were sent.
+    pub fn saved(&self) -> (Vec<CanaryPair>, Vec<(PairId, Timestamp)>) {
+        let mut open: Vec<_> = self.open.values().collect();
+        open.sort_by_key(|pair| Reverse(pair.sent));
+        let mut ended: Vec<_> = self.ended.iter().map(|(id, sent)| (*id, *sent)).collect();
+        ended.sort_by_key(|(_, sent)| Reverse(*sent));
+        ended.truncate(MAX_SAVED_ENDED);
+        (open.into_iter().take(MAX_SAVED).cloned().collect(), ended)
+    }
+
+    /// Goes on at `now` from what an earlier process saved. The time for reports begins again: while the gateway did not run,
+    /// nobody could report, and a message must not be lost for that.
+    pub fn restore(
+        &mut self,
+        open: Vec<CanaryPair>,
+        ended: Vec<(PairId, Timestamp)>,
+        now: Timestamp,
+    ) {
+        self.resumed_at = now;
+        self.ended.extend(ended.into_iter().take(MAX_SAVED_ENDED));
+        for pair in open.into_iter().take(MAX_SAVED) {
+            if !self.ended.contains_key(&pair.id) {
+                self.open.insert(pair.id, pair);
+            }
+        }
+    }
+
+    /// Gives up the pairs of a direction.
+    pub fn forget(&mut self, direction: CanaryDirection) {
+        self.open.retain(|_, pair| pair.direction != direction);
     }
 
     pub fn is_open(&self, id: PairId) -> bool {

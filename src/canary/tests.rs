@@ -358,3 +358,127 @@ fn a_mark_has_its_place() {
     let half = PairHalf { passed: Some(spam()), received, ..PairHalf::default() };
     assert_eq!(half.marked_where(), None);
 }
+
+fn numbered(number: u8, family: Family, sent: Timestamp) -> CanaryToken {
+    CanaryToken { pair: PairId::new([number; 8]), sent, ..token(family) }
+}
+
+/// As written to disk and read again.
+fn saved(monitor: &CanaryMonitor) -> SavedCanaries {
+    let mut state = SavedCanaries::default();
+    monitor.save(&mut state);
+    serde_json::from_slice(&serde_json::to_vec(&state).unwrap()).unwrap()
+}
+
+#[test]
+fn a_restart_changes_no_result_and_a_pair_goes_on_waiting() {
+    let mut monitor = CanaryMonitor::new(HOUR, 24 * HOUR);
+    let [four, six] = Family::ALL.map(|family| numbered(1, family, now()));
+    monitor.on_delivery(four, accepted(), now());
+    monitor.on_received(four, HeaderJudgement::default(), now(), now());
+    monitor.on_passed(six, HeaderJudgement::default(), now());
+    assert!(monitor.on_received(six, spam(), now(), now()).is_some());
+    let at = now() + HOUR;
+    let outbound = |family| {
+        let direction = CanaryDirection::Outbound;
+        CanaryToken { direction, ..numbered(2, family, at) }
+    };
+    let [four, six] = Family::ALL.map(outbound);
+    monitor.on_delivery(four, accepted(), at);
+    monitor.on_delivery(six, accepted(), at);
+    monitor.on_received(four, HeaderJudgement::default(), at, at);
+
+    // The gateway was down for longer than the time for reports.
+    let again = at + 2 * HOUR;
+    let mut restored = CanaryMonitor::new(HOUR, 24 * HOUR);
+    restored.restore(saved(&monitor), again);
+    for direction in CanaryDirection::ALL {
+        assert_eq!(restored.status(direction, again), monitor.status(direction, again));
+    }
+    let status = restored.status(CanaryDirection::Inbound, again);
+    assert_eq!(status.marked_by().as_deref(), Some("by rspamd (X-Spam: Yes), behind the gateway"));
+    assert_eq!(restored.waiting(CanaryDirection::Outbound), [four.pair]);
+    assert!(restored.expire(again).is_empty(), "nobody could report");
+    // A repeated report about a pair that has ended.
+    let ended = numbered(1, Family::Ipv6, now());
+    assert_eq!(restored.on_received(ended, HeaderJudgement::default(), again, again), None);
+    assert!(restored.waiting(CanaryDirection::Inbound).is_empty());
+    let result = restored.on_received(six, HeaderJudgement::default(), at, again).unwrap();
+    assert_eq!(result.pair.comparison(), Comparison::Equal);
+
+    let mut expiring = CanaryMonitor::new(HOUR, 24 * HOUR);
+    expiring.restore(saved(&monitor), again);
+    let [lost] = expiring.expire(again + HOUR + Duration::from_secs(1)).try_into().unwrap();
+    assert_eq!(lost.pair.ipv6.outcome(), CanaryOutcome::Lost);
+    // However often it restarts, a pair ends some day.
+    expiring.restore(saved(&monitor), at + MAX_AGE);
+    assert_eq!(expiring.expire(at + MAX_AGE).len(), 0);
+    assert_eq!(expiring.waiting(CanaryDirection::Outbound).len(), 0, "it has ended");
+    let mut restarting = CanaryMonitor::new(HOUR, 24 * HOUR);
+    let late = at + MAX_AGE + Duration::from_secs(1);
+    restarting.restore(saved(&monitor), late);
+    assert_eq!(restarting.expire(late).len(), 1);
+}
+
+#[test]
+fn results_from_the_future_and_of_another_mailbox_are_dropped() {
+    let mut monitor = CanaryMonitor::new(HOUR, 24 * HOUR);
+    let at = now() + 10 * HOUR;
+    for (number, families) in [(1, &Family::ALL[..]), (2, &Family::ALL[..1])] {
+        for family in families {
+            monitor.on_received(numbered(number, *family, at), HeaderJudgement::default(), at, at);
+        }
+    }
+    let mut restored = CanaryMonitor::new(HOUR, 24 * HOUR);
+    restored.restore(saved(&monitor), now());
+    assert_eq!(saved(&restored), SavedCanaries::default());
+    restored.restore(saved(&monitor), at);
+    assert_eq!(saved(&restored), saved(&monitor));
+    restored.forget(CanaryDirection::Outbound);
+    assert_eq!(saved(&restored), saved(&monitor));
+    restored.forget(CanaryDirection::Inbound);
+    assert_eq!(restored.status(CanaryDirection::Inbound, at).at, None);
+    assert!(saved(&restored).pairs.open.is_empty());
+}
+
+#[test]
+fn a_saved_state_is_bounded() {
+    let mut monitor = CanaryMonitor::new(HOUR, 24 * HOUR);
+    let mark = || Mark::new(SpamFilter::Custom, &"x".repeat(200), &"y".repeat(900));
+    let judgement = || HeaderJudgement { marks: (0..8).map(|_| mark()).collect(), score: None };
+    for number in 0..20_000_u64 {
+        let pair = PairId::new(number.to_be_bytes());
+        let sent = now() + Duration::from_secs(number / 1000);
+        let token = |family| CanaryToken { pair, sent, ..token(family) };
+        monitor.on_received(token(Family::Ipv4), judgement(), sent, sent);
+        if number % 2 == 0 {
+            monitor.on_received(token(Family::Ipv6), judgement(), sent, sent);
+        }
+    }
+    let state = saved(&monitor);
+    assert_eq!((state.pairs.open.len(), state.pairs.ended.len()), (64, 4096));
+    let latest = now() + Duration::from_secs(19);
+    assert!(state.pairs.open.iter().all(|pair| pair.sent == latest));
+    let size = serde_json::to_vec(&state).unwrap().len();
+    assert!(size < 1_000_000, "{size}");
+}
+
+#[test]
+fn the_limit_of_a_day_survives_a_restart() {
+    let mut limit = DailyLimit::default();
+    assert_eq!(limit.last(), None);
+    for number in 0..3 {
+        assert!(limit.admit(3, now() + number * HOUR));
+    }
+    assert!(!limit.admit(3, now() + 3 * HOUR));
+    let mut restored = DailyLimit::restored(limit.times(), now() + 4 * HOUR);
+    assert_eq!((&restored, restored.last()), (&limit, Some(now() + 2 * HOUR)));
+    assert!(!restored.admit(3, now() + 23 * HOUR));
+    assert!(restored.admit(3, now() + 24 * HOUR));
+    assert!(!restored.admit(3, now() + 24 * HOUR));
+    // The clock was two years ahead: what was sent then counts for a day, not for two years.
+    let ahead = (0..3).map(|_| now() + 365 * 24 * 2 * HOUR);
+    let mut restored = DailyLimit::restored(ahead, now());
+    assert!(!restored.admit(3, now() + 23 * HOUR));
+    assert!(restored.admit(3, now() + 24 * HOUR));
+}

@@ -23,7 +23,7 @@ const MAX_ID: usize = 70 + 255;
 /// Age beyond which a canary does not count. Mail servers give up after 5 days, but a judgement that old concerns nobody.
 pub const MAX_AGE: Duration = Duration::from_secs(2 * 24 * 3600);
 /// Limit of the difference between the clocks of sender and recipient.
-const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
+pub(super) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 labels! {
     /// Direction of canaries, as seen from the site of the gateway.

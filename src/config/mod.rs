@@ -188,7 +188,16 @@ impl Config {
         );
         warnings.extend(self.policy_warning());
         warnings.extend(self.resets_warning());
+        warnings.extend(self.canary_warning());
         warnings
+    }
+
+    /// Nothing outlives the process.
+    fn canary_warning(&self) -> Option<String> {
+        (self.canary.is_some() && self.lookup.cache_file.is_none()).then(|| {
+            "[canary] without cache_file in [lookup]: a restart forgets the results and how many pairs were sent; set cache_file"
+                .to_owned()
+        })
     }
 
     /// Only evidence leads to resets.

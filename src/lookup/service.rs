@@ -5,9 +5,9 @@
 //! the background by the first reader, who gets the cached answer at once. No caller waits longer than the deadline; then
 //! the answer is unknown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -61,6 +61,8 @@ struct Inner {
     call_ahead: CallAhead,
     redis: Option<RedisStore>,
     disk: Option<DiskCache>,
+    /// Of other parts of the gateway, as an earlier process left them in the cache file.
+    saved_states: Mutex<HashMap<String, Vec<u8>>>,
     observer: Arc<dyn LookupObserver>,
     /// Runs the queries, so that they neither delay sessions nor end with a caller's thread.
     runtime: Handle,
@@ -88,13 +90,14 @@ impl LookupService {
         let redis = settings.redis.as_ref().map(connect).transpose().map_err(LookupError::Redis)?;
         let memory = MemoryCache::new(&settings);
         let mut warnings = Vec::new();
-        let mut disk = None;
+        let (mut disk, mut saved_states) = (None, HashMap::new());
         if let Some(path) = &settings.cache_file {
             let opened = disk_cache::open(path, settings.cache_limits.entries);
             for (lookup, entry) in opened.entries {
                 memory.insert(lookup, Arc::new(entry));
             }
-            warnings.extend(opened.warning);
+            warnings.extend(opened.warnings);
+            saved_states = opened.states;
             observer.on_damaged_rows(opened.damaged);
             disk = opened.cache;
         }
@@ -108,6 +111,7 @@ impl LookupService {
             call_ahead: CallAhead::new(&settings),
             redis,
             disk,
+            saved_states: Mutex::new(saved_states),
             observer,
             runtime,
             settings,
@@ -185,7 +189,25 @@ impl LookupService {
         purged.len()
     }
 
-    /// Waits until all answers are on disk; for the end of the process.
+    /// Whether there is a cache file, and so what [`Self::save_state`] gets outlives the process.
+    pub fn keeps_states(&self) -> bool {
+        self.0.disk.is_some()
+    }
+
+    /// The state that another part of the gateway saved in an earlier process; only the first call returns it.
+    pub fn take_saved_state(&self, name: &str) -> Option<Vec<u8>> {
+        self.0.saved_states.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+    }
+
+    /// Writes the state of another part of the gateway to the cache file, within a second or at [`Self::flush`]. It replaces the
+    /// state that was saved under the same name.
+    pub fn save_state(&self, name: &'static str, state: Vec<u8>) {
+        if let Some(disk) = &self.0.disk {
+            disk.save_state(name, state);
+        }
+    }
+
+    /// Waits until all answers and states are on disk.
     pub fn flush(&self) {
         if let Some(disk) = &self.0.disk {
             disk.flush();

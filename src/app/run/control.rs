@@ -24,8 +24,7 @@ pub(super) struct ControlService {
     pub(super) lookup: Option<LookupService>,
     /// `None` without `[outbound]`.
     pub(super) outbound: Option<OutboundEvidence>,
-    /// `None` without `[canary]`.
-    pub(super) canary: Option<CanaryService>,
+    pub(super) canary: CanaryService,
     pub(super) log: Arc<SessionLog>,
 }
 
@@ -51,10 +50,7 @@ impl ControlService {
                 let _closed = connection.answer(Ok(due.unwrap_or_default())).await;
             }
             ControlRequest::Canary(report) => {
-                let result = match &self.canary {
-                    Some(canary) => canary.on_report(report),
-                    None => Err("its configuration has no [canary]".to_owned()),
-                };
+                let result = self.canary.on_report(report);
                 let response = result.map_or_else(ControlResponse::Error, |()| ControlResponse::Ok);
                 let _closed = connection.respond(&response).await;
             }

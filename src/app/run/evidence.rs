@@ -21,17 +21,16 @@ use crate::policy::facts::{
 pub(super) fn evidence_sources(
     config: &Config,
     lookup: Option<&LookupService>,
-    canary: Option<&CanaryService>,
+    canary: &CanaryService,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<EvidenceSources> {
     let watched = Arc::clone(metrics);
+    let canary = canary.clone();
     let mut sources = EvidenceSources {
+        filtered: Some(Box::new(move |family| canary.filtered(family))),
         watched: Some(Box::new(move |family| watched.last_accepted(family))),
         ..EvidenceSources::default()
     };
-    if let Some(canary) = canary.cloned() {
-        sources.filtered = Some(Box::new(move |family| canary.filtered(family)));
-    }
     if let Some(settings) = &config.vantage {
         let vantage = Vantage::new(settings, config.relay.mark).context("[vantage]")?;
         let prober = Arc::new(VantageProber { vantage, domains: settings.domains.clone() });

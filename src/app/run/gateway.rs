@@ -78,8 +78,7 @@ pub(super) struct Gateway {
     policy_service: Option<(PolicyService, String)>,
     /// With `[outbound]`.
     outbound: Option<OutboundService>,
-    /// With the tasks that send canaries.
-    canary: Option<(CanaryService, Vec<JoinHandle<()>>)>,
+    canary: CanaryService,
     /// `None` if lookups are disabled.
     lookup: Option<LookupService>,
     capabilities: KeptCapabilities,
@@ -189,7 +188,6 @@ impl Gateway {
         tokio::spawn(relay.forget_idle_clients());
         tokio::spawn(relay.check_upstreams());
         let canary = CanaryService::start(&config, lookup.as_ref(), &metrics, &log)?;
-        let canaries = canary.as_ref().map(|(service, _)| service);
         let doors = match doors {
             Some((settings, enforcer)) => {
                 let controller = DoorController {
@@ -197,7 +195,7 @@ impl Gateway {
                     enforcer,
                     relay: relay.handle(),
                     evidence,
-                    sources: evidence_sources(&config, lookup.as_ref(), canaries, &metrics)?,
+                    sources: evidence_sources(&config, lookup.as_ref(), &canary, &metrics)?,
                     metrics: Arc::clone(&metrics),
                     log: Arc::clone(&log),
                 };
@@ -206,10 +204,8 @@ impl Gateway {
             None => None,
         };
         sources.set_relay(relay.handle());
-        if let Some(canaries) = canaries {
-            sources.set_canary(canaries.clone());
-            passed_canaries.set(canaries.clone());
-        }
+        sources.set_canary(canary.clone());
+        passed_canaries.set(canary.clone());
         if let Some((handle, _)) = &doors {
             router.set_doors(handle.clone());
             sources.set_doors(handle.clone());
@@ -224,7 +220,7 @@ impl Gateway {
                 doors: doors.as_ref().map(|(handle, _)| handle.clone()),
                 lookup: lookup.clone(),
                 outbound: outbound.as_ref().map(|outbound| outbound.evidence().clone()),
-                canary: canaries.cloned(),
+                canary: canary.clone(),
                 log: Arc::clone(&log),
             };
             tokio::spawn(service.serve(listener))
@@ -334,9 +330,7 @@ impl Gateway {
         if let Some((_, task)) = self.doors {
             task.abort();
         }
-        for task in self.canary.iter().flat_map(|(_, tasks)| tasks) {
-            task.abort();
-        }
+        self.canary.stop();
         if let Some(lookup) = &self.lookup {
             lookup.flush();
         }

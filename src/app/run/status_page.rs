@@ -92,7 +92,7 @@ impl StatusSources {
             readiness: ready.sentence(),
             doors,
             upstreams,
-            canaries: self.canary.get().map(CanaryService::status),
+            canaries: self.canary.get().and_then(CanaryService::status),
             warning: outage.or(certificates).or(warning),
         }
     }

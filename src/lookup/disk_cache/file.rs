@@ -1,5 +1,6 @@
 //! The file: opening it, and reading its entries.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,13 +11,15 @@ use redb::{
     Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
 };
 
-use super::row::Row;
+use super::row::{Row, StateRow};
 use crate::lookup::cache_entry::CacheEntry;
 use crate::lookup::clock::now;
 use crate::policy::facts::Lookup;
 
 /// Keys and values of [`Row`]; a row that this version cannot read is ignored.
 pub(super) const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts-2");
+/// States of other parts of the gateway by name, values of [`StateRow`].
+pub(super) const STATES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("states-1");
 /// Bytes of redb's own cache; small, as entries are read once, at the start.
 const REDB_CACHE: usize = 4 << 20;
 
@@ -53,6 +56,15 @@ pub(super) struct LoadedFile {
     pub(super) entries: Vec<(Lookup, CacheEntry)>,
     /// Number of rows that are not as they were written.
     pub(super) damaged: usize,
+    pub(super) states: LoadedStates,
+}
+
+/// States of other parts of the gateway.
+#[derive(Debug, Default)]
+pub(super) struct LoadedStates {
+    pub(super) intact: HashMap<String, Vec<u8>>,
+    /// Names of those that are not as they were written.
+    pub(super) damaged: Vec<String>,
 }
 
 pub(super) fn load(path: &Path, existing: Existing) -> Result<LoadedFile, DiskCacheError> {
@@ -66,8 +78,9 @@ pub(super) fn load(path: &Path, existing: Existing) -> Result<LoadedFile, DiskCa
         let mut builder = Database::builder();
         builder.set_cache_size(REDB_CACHE).set_check_integrity_on_open(true);
         let database = builder.create(path).map_err(|error| open_error(path, error))?;
-        let (entries, damaged) = entries(&database).map_err(|why| damaged(path, &why))?;
-        Ok(LoadedFile { database, entries, damaged })
+        let (entries, damaged_rows) = entries(&database).map_err(|why| damaged(path, &why))?;
+        let states = states(&database).map_err(|why| damaged(path, &why))?;
+        Ok(LoadedFile { database, entries, damaged: damaged_rows, states })
     }));
     loading.unwrap_or_else(|_panic| Err(damaged(path, &"its structure is invalid")))
 }
@@ -109,4 +122,23 @@ fn entries(database: &Database) -> Result<(Vec<(Lookup, CacheEntry)>, usize), re
         }
     }
     Ok((entries, damaged))
+}
+
+fn states(database: &Database) -> Result<LoadedStates, redb::Error> {
+    let reading = database.begin_read()?;
+    let mut states = LoadedStates::default();
+    let table = match reading.open_table(STATES) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(states),
+        Err(error) => return Err(error.into()),
+    };
+    for row in table.iter()? {
+        let (name, value) = row?;
+        let name = name.value().to_owned();
+        match StateRow::read(&name, value.value()) {
+            Some(state) => drop(states.intact.insert(name, state.to_vec())),
+            None => states.damaged.push(name),
+        }
+    }
+    Ok(states)
 }

@@ -4,18 +4,21 @@
 //! of the last second and nothing else: redb's file is consistent after either. A file that cannot be read is set aside with
 //! a warning, and the gateway continues with an empty one. Expired answers are pruned; of more than the memory cache may
 //! hold, the first to expire are dropped.
+//!
+//! The file also holds the states of other parts of the gateway that survive a restart ([`super::LookupService::save_state`]).
 
 mod file;
 mod row;
 mod writer;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use redb::Database;
 
 pub use self::file::{DiskCacheError, read_disk_cache};
-use self::file::{Existing, LoadedFile, damaged, load};
+use self::file::{Existing, LoadedFile, LoadedStates, damaged, load};
 pub(super) use self::writer::DiskCache;
 use self::writer::commit;
 use super::cache_entry::CacheEntry;
@@ -27,37 +30,46 @@ pub(super) struct OpenedCache {
     /// `None` if the file cannot be used.
     pub(super) cache: Option<DiskCache>,
     pub(super) entries: Vec<(Lookup, CacheEntry)>,
-    /// Number of rows that were damaged, and dropped.
+    /// Number of rows that were damaged, and dropped; states included.
     pub(super) damaged: usize,
-    pub(super) warning: Option<String>,
+    /// By name.
+    pub(super) states: HashMap<String, Vec<u8>>,
+    pub(super) warnings: Vec<String>,
 }
 
 /// Opens or creates the file at `path`. Returns at most `max` of its entries, the last to expire.
 pub(super) fn open(path: &Path, max: usize) -> OpenedCache {
-    let mut damaged = 0;
-    let (database, entries, mut warning) = match load(path, Existing::OrNew) {
+    let (mut damaged, mut states) = (0, LoadedStates::default());
+    let mut warnings = Vec::new();
+    let (database, entries) = match load(path, Existing::OrNew) {
         Ok(loaded) => {
-            damaged = loaded.damaged;
-            let warning = (damaged > 0).then(|| damaged_rows(path, damaged));
-            (Some(loaded.database), loaded.entries, warning)
+            (damaged, states) = (loaded.damaged, loaded.states);
+            warnings.extend((damaged > 0).then(|| damaged_rows(path, damaged)));
+            warnings.extend(states.damaged.iter().map(|name| damaged_state(path, name)));
+            (Some(loaded.database), loaded.entries)
         }
-        Err(DiskCacheError::Damaged { why, .. }) => replace_damaged(path, &why),
+        Err(DiskCacheError::Damaged { why, .. }) => {
+            let (database, entries, warning) = replace_damaged(path, &why);
+            warnings.push(warning);
+            (database, entries)
+        }
         Err(error) => {
-            let warning = format!("answers are cached in memory only: {error}");
-            (None, Vec::new(), Some(warning))
+            warnings.push(format!("answers are cached in memory only: {error}"));
+            (None, Vec::new())
         }
     };
     let (entries, has_surplus) = last_to_expire(entries, max);
+    let damaged = damaged + states.damaged.len();
     let prune_now = has_surplus || damaged > 0;
     let cache = database.and_then(|database| match DiskCache::start(database, max, prune_now) {
         Ok(cache) => Some(cache),
         Err(why) => {
-            warning =
-                Some(format!("answers are cached in memory only: cannot start a thread: {why}"));
+            warnings
+                .push(format!("answers are cached in memory only: cannot start a thread: {why}"));
             None
         }
     });
-    OpenedCache { cache, entries, damaged, warning }
+    OpenedCache { cache, entries, damaged, states: states.intact, warnings }
 }
 
 fn damaged_rows(path: &Path, count: usize) -> String {
@@ -66,6 +78,11 @@ fn damaged_rows(path: &Path, count: usize) -> String {
         "{count} cached {answers} in {} did not match the checksum and were dropped; check the disk",
         path.display()
     )
+}
+
+fn damaged_state(path: &Path, name: &str) -> String {
+    let path = path.display();
+    format!("the state {name} in {path} did not match the checksum and was dropped; check the disk")
 }
 
 /// Deletes the answers whose lookup `matches` from the file; for use while no gateway runs. Returns their number.
@@ -80,7 +97,7 @@ pub fn purge_disk_cache(
     let purged: Vec<_> = entries.into_iter().map(|(lookup, _)| lookup).filter(matches).collect();
     let count = purged.len();
     let purged = purged.into_iter().map(|lookup| (lookup, None));
-    commit(&database, purged).map_err(|why| damaged(path, &why))?;
+    commit(&database, purged, [].into_iter()).map_err(|why| damaged(path, &why))?;
     Ok(count)
 }
 
@@ -88,7 +105,7 @@ pub fn purge_disk_cache(
 fn replace_damaged(
     path: &Path,
     why: &str,
-) -> (Option<Database>, Vec<(Lookup, CacheEntry)>, Option<String>) {
+) -> (Option<Database>, Vec<(Lookup, CacheEntry)>, String) {
     let aside = set_aside_name(path);
     let moved = fs::rename(path, &aside).map_err(|why| why.to_string());
     let opened =
@@ -100,14 +117,14 @@ fn replace_damaged(
                 path.display(),
                 aside.display()
             );
-            (Some(database), entries, Some(warning))
+            (Some(database), entries, warning)
         }
         Err(error) => {
             let warning = format!(
                 "answers are cached in memory only: {} is damaged ({why}) and cannot be replaced: {error}",
                 path.display()
             );
-            (None, Vec::new(), Some(warning))
+            (None, Vec::new(), warning)
         }
     }
 }

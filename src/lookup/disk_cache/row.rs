@@ -1,4 +1,4 @@
-//! A row of the file: a lookup as JSON, and its entry as a checksum and JSON.
+//! A row of the file: a lookup as JSON, and its entry as a checksum and JSON; or the name of a state, and a checksum and bytes.
 //!
 //! redb detects damage to its own structure, not a row that some other program or a failing disk changed. The checksum is
 //! SipHash-1-3 (64 bits) with a fixed key over lookup and entry: it detects accidents, it is no protection against whoever can write
@@ -25,12 +25,7 @@ pub(super) enum Row {
 
 impl Row {
     pub(super) fn read(key: &str, value: &[u8]) -> Self {
-        let Some((stored, json)) = value.split_first_chunk::<CHECKSUM>() else {
-            return Self::Damaged;
-        };
-        if *stored != checksum(key, json) {
-            return Self::Damaged;
-        }
+        let Some(json) = verified(key, value) else { return Self::Damaged };
         match (serde_json::from_str(key), serde_json::from_slice(json)) {
             (Ok(lookup), Ok(entry)) => Self::Answer(Box::new((lookup, entry))),
             _ => Self::Unreadable,
@@ -41,13 +36,36 @@ impl Row {
     pub(super) fn write(lookup: &Lookup, entry: &CacheEntry) -> Option<(String, Vec<u8>)> {
         let key = Self::key(lookup)?;
         let json = serde_json::to_vec(entry).ok()?;
-        let value = [checksum(&key, &json).as_slice(), &json].concat();
+        let value = with_checksum(&key, &json);
         Some((key, value))
     }
 
     pub(super) fn key(lookup: &Lookup) -> Option<String> {
         serde_json::to_string(lookup).ok()
     }
+}
+
+/// The state of another part of the gateway, whose form only that part knows.
+pub(super) struct StateRow;
+
+impl StateRow {
+    /// `None` if it is not as it was written.
+    pub(super) fn read<'v>(name: &str, value: &'v [u8]) -> Option<&'v [u8]> {
+        verified(name, value)
+    }
+
+    pub(super) fn write(name: &str, state: &[u8]) -> Vec<u8> {
+        with_checksum(name, state)
+    }
+}
+
+fn with_checksum(key: &str, bytes: &[u8]) -> Vec<u8> {
+    [checksum(key, bytes).as_slice(), bytes].concat()
+}
+
+fn verified<'v>(key: &str, value: &'v [u8]) -> Option<&'v [u8]> {
+    let (stored, bytes) = value.split_first_chunk::<CHECKSUM>()?;
+    (*stored == checksum(key, bytes)).then_some(bytes)
 }
 
 fn checksum(key: &str, json: &[u8]) -> [u8; CHECKSUM] {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableTable as _, ReadableTableMetadata as _};
 
-use super::file::FACTS;
-use super::row::Row;
+use super::file::{FACTS, STATES};
+use super::row::{Row, StateRow};
 use crate::lookup::cache_entry::CacheEntry;
 use crate::lookup::clock::now;
 use crate::policy::facts::Lookup;
@@ -23,9 +23,12 @@ const MAX_QUEUED: usize = 16_384;
 
 /// `None` removes the entry.
 type EntryChange = (Lookup, Option<Arc<CacheEntry>>);
+/// A state of another part of the gateway, by name. It replaces the one before.
+type StateChange = (&'static str, Vec<u8>);
 
 enum WriterCommand {
     Change(EntryChange),
+    State(StateChange),
     /// Commit now, then reply.
     Flush(SyncSender<()>),
 }
@@ -65,6 +68,13 @@ impl DiskCache {
         }
     }
 
+    /// Likewise, for a state of another part of the gateway.
+    pub(in crate::lookup) fn save_state(&self, name: &'static str, state: Vec<u8>) {
+        if let Some(commands) = &self.commands {
+            let _queue_is_full = commands.try_send(WriterCommand::State((name, state)));
+        }
+    }
+
     /// Waits until all queued changes are on disk.
     pub(in crate::lookup) fn flush(&self) {
         let (done, is_done) = sync_channel(1);
@@ -86,6 +96,7 @@ struct Writer {
 impl Writer {
     fn run(&mut self, inbox: &Receiver<WriterCommand>) {
         let mut changes: HashMap<Lookup, Option<Arc<CacheEntry>>> = HashMap::new();
+        let mut states: HashMap<&'static str, Vec<u8>> = HashMap::new();
         let mut first_change = None;
         loop {
             let limit = first_change.map_or(PRUNE_INTERVAL, |first: Instant| {
@@ -98,6 +109,11 @@ impl Writer {
                     let first = *first_change.get_or_insert_with(Instant::now);
                     (first.elapsed() >= COMMIT_INTERVAL, false)
                 }
+                Ok(WriterCommand::State((name, state))) => {
+                    states.insert(name, state);
+                    let first = *first_change.get_or_insert_with(Instant::now);
+                    (first.elapsed() >= COMMIT_INTERVAL, false)
+                }
                 Ok(WriterCommand::Flush(done)) => {
                     flushed = Some(done);
                     (true, false)
@@ -107,7 +123,7 @@ impl Writer {
             };
             if write {
                 // On a full disk these changes are lost; the next ones are tried again.
-                let _failed = commit(&self.database, changes.drain());
+                let _failed = commit(&self.database, changes.drain(), states.drain());
                 first_change = None;
             }
             if let Some(done) = flushed {
@@ -128,12 +144,19 @@ impl Writer {
 pub(super) fn commit(
     database: &Database,
     changes: impl ExactSizeIterator<Item = EntryChange>,
+    states: impl ExactSizeIterator<Item = StateChange>,
 ) -> Result<(), redb::Error> {
-    if changes.len() == 0 {
+    if changes.len() == 0 && states.len() == 0 {
         return Ok(());
     }
     let writing = database.begin_write()?;
-    {
+    if states.len() > 0 {
+        let mut table = writing.open_table(STATES)?;
+        for (name, state) in states {
+            drop(table.insert(name, StateRow::write(name, &state).as_slice())?);
+        }
+    }
+    if changes.len() > 0 {
         let mut table = writing.open_table(FACTS)?;
         for (lookup, entry) in changes {
             if let Some(entry) = entry {
@@ -148,10 +171,11 @@ pub(super) fn commit(
     Ok(())
 }
 
-/// Removes expired, unreadable and damaged rows, and of more than `max` the first to expire.
+/// Removes expired, unreadable and damaged rows, of more than `max` the first to expire, and damaged states.
 fn prune(database: &Database, max: usize) -> Result<(), redb::Error> {
     let now = now();
     let writing = database.begin_write()?;
+    writing.open_table(STATES)?.retain(|name, value| StateRow::read(name, value).is_some())?;
     {
         let mut table = writing.open_table(FACTS)?;
         let expires_at = |key: &str, value: &[u8]| match Row::read(key, value) {

@@ -251,6 +251,46 @@ async fn a_damaged_row_is_dropped_and_counted() {
 }
 
 #[tokio::test]
+async fn states_of_other_parts_survive_and_a_damaged_one_is_dropped() {
+    let folder = Folder::new("states");
+    let (service, _) = begin(with(&folder.file()));
+    assert!(service.keeps_states());
+    assert_eq!(service.take_saved_state("canary"), None);
+    service.save_state("canary", b"first".to_vec());
+    service.save_state("canary", b"second".to_vec());
+    service.save_state("other", b"third".to_vec());
+    // Purging answers concerns no state.
+    assert_eq!(service.purge(|_| true).await, 0);
+    service.flush();
+    drop(service);
+    let (service, notices) = begin(with(&folder.file()));
+    assert_eq!(notices, [""; 0]);
+    assert_eq!(service.take_saved_state("canary").as_deref(), Some(&b"second"[..]));
+    assert_eq!(service.take_saved_state("canary"), None, "it is the caller's now");
+    drop(service);
+    {
+        let database = redb::Database::open(folder.file()).unwrap();
+        let writing = database.begin_write().unwrap();
+        let table = redb::TableDefinition::<&str, &[u8]>::new("states-1");
+        writing.open_table(table).unwrap().insert("canary", &b"\0\0\0\0\0\0\0\0x"[..]).unwrap();
+        writing.commit().unwrap();
+    }
+    let (service, notices) = begin(with(&folder.file()));
+    assert_eq!(service.take_saved_state("canary"), None);
+    assert_eq!(service.take_saved_state("other").as_deref(), Some(&b"third"[..]));
+    assert!(notices[0].starts_with("the state canary in "), "{notices:?}");
+    assert!(notices[0].contains("did not match the checksum"), "{notices:?}");
+    service.flush();
+    drop(service);
+    assert_eq!(begin(with(&folder.file())).1, [""; 0], "dropped for good");
+
+    let memory_only = LookupSettings { cache_file: None, ..with(&folder.file()) };
+    let (service, _) = begin(memory_only);
+    service.save_state("canary", b"lost".to_vec());
+    assert!(!service.keeps_states() && service.take_saved_state("canary").is_none());
+}
+
+#[tokio::test]
 async fn the_file_is_bounded() {
     let folder = Folder::new("bounded");
     let name = |n: u64| lookup(&format!("MX n{n}.example"));

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 
 use anyhow::anyhow;
 
+use super::super::canary::ActiveCanaries;
 use super::super::{door_config::ingress, policy_service};
 use super::{Gateway, danger, listener_names, networks_of_mtas, report_passthrough, watched};
 use crate::addr::Family;
@@ -47,6 +48,7 @@ impl Gateway {
             self.log.notice(LogLevel::Warn, &warning);
         }
         let upstreams = upstream_tls(&config)?;
+        let canaries = ActiveCanaries::new(&config)?;
         self.certificates.reload(config.tls.as_ref())?;
         self.relay.handle().set_upstream_tls(upstreams);
         self.relay.reload(config.relay.clone()).map_err(explain_permission)?;
@@ -61,6 +63,7 @@ impl Gateway {
         if let Some(outbound) = &self.outbound {
             outbound.reload(config.outbound.as_ref());
         }
+        self.canary.apply(canaries);
         let old = &self.config;
         for (changed, key) in [
             (config.door != old.door, "[door]"),
@@ -73,7 +76,6 @@ impl Gateway {
             (config.watch != old.watch, "[watch]"),
             (config.lookup != old.lookup, "[lookup]"),
             (config.vantage != old.vantage, "[vantage]"),
-            (config.canary != old.canary, "[canary]"),
             (
                 needs_restart(&config) != needs_restart(old),
                 "outbound.map, mail_log or config_directory",

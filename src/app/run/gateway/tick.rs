@@ -25,11 +25,9 @@ impl Gateway {
         if let Some(outbound) = &self.outbound {
             outbound.on_tick();
         }
-        if let Some((canary, _)) = &self.canary {
-            canary.on_tick();
-            if let Some(outbound) = &self.outbound {
-                outbound.set_filtered_hosts(canary.hosts_without_ipv6());
-            }
+        self.canary.on_tick();
+        if let Some(outbound) = &self.outbound {
+            outbound.set_filtered_hosts(self.canary.hosts_without_ipv6());
         }
         self.health.set(self.ready_state());
         self.sources.set_outage(self.outage());
