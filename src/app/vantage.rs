@@ -41,7 +41,7 @@ pub(super) async fn vantage(args: VantageArgs) -> anyhow::Result<ExitCode> {
         }
         None => None,
     };
-    let settings = settings(args.dns, hostname, args.timeout);
+    let settings = settings(args.network.dns, hostname, args.network.timeout);
     let (lookup, _) = LookupService::start(settings, Arc::new(()))?;
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;

@@ -12,23 +12,45 @@ pub struct MarkPattern {
     value: String,
 }
 
+/// Why a text is no pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected HEADER: VALUE, such as \"X-Filter-Verdict: *junk*\"; * stands for any text")]
-pub struct MarkPatternError;
+#[error("it {}; {}", self.problem(), Self::REMEDY)]
+pub enum MarkPatternError {
+    Colon,
+    Name,
+    Value,
+}
+
+impl MarkPatternError {
+    pub const REMEDY: &str =
+        "write HEADER: VALUE, such as \"X-Filter-Verdict: *junk*\", where * stands for any text";
+
+    /// Without a subject.
+    pub const fn problem(self) -> &'static str {
+        match self {
+            Self::Colon => "has no colon",
+            Self::Name => "has no header name before the colon",
+            Self::Value => {
+                "has no value after the colon but *, which every message matches that passed the filter"
+            }
+        }
+    }
+}
 
 impl MarkPattern {
     /// # Errors
-    /// There is no header name, or no value.
+    /// There is no header name, or no value that distinguishes messages.
     pub fn parse(text: &str) -> Result<Self, MarkPatternError> {
-        let (field, value) = text.split_once(':').ok_or(MarkPatternError)?;
+        let (field, value) = text.split_once(':').ok_or(MarkPatternError::Colon)?;
         let (field, value) = (field.trim(), value.trim());
-        let is_name = !field.is_empty() && field.bytes().all(|byte| matches!(byte, b'!'..=b'~'));
-        // A pattern for any value would call the mere presence of a filter a mark.
-        let is_value = value.bytes().any(|byte| byte != b'*');
-        match is_name && is_value {
-            true => Ok(Self { field: field.to_owned(), value: value.to_ascii_lowercase() }),
-            false => Err(MarkPatternError),
+        if field.is_empty() || !field.bytes().all(|byte| matches!(byte, b'!'..=b'~')) {
+            return Err(MarkPatternError::Name);
         }
+        // A pattern for any value would call the mere presence of a filter a mark.
+        if value.bytes().all(|byte| byte == b'*') {
+            return Err(MarkPatternError::Value);
+        }
+        Ok(Self { field: field.to_owned(), value: value.to_ascii_lowercase() })
     }
 
     pub(super) fn field(&self) -> &str {

@@ -21,15 +21,12 @@ pub struct PassedMessage {
 }
 
 impl PassedMessage {
-    /// `None` if its Message-ID has not the form of a canary's. Without marks of the operator, which the mailbox knows.
-    pub fn of(fields: HeaderFields<'_>) -> Option<Self> {
+    /// `None` if its Message-ID has not the form of a canary's.
+    pub fn of(fields: HeaderFields<'_>, rules: &MarkRules) -> Option<Self> {
         let mut ids = fields.clone().filter(|field| field.is_named("Message-ID"));
         let message_id = ids.next().map(|field| unfold(field.value))?;
         let pair = CanaryToken::pair_of(&message_id)?;
-        Some(Self {
-            message_id,
-            judgement: HeaderJudgement::of(fields, pair, &MarkRules::default()),
-        })
+        Some(Self { message_id, judgement: HeaderJudgement::of(fields, pair, rules) })
     }
 }
 

@@ -216,8 +216,17 @@ fn operators_add_marks() {
         let expected = if is_marked { vec![SpamFilter::Custom] } else { Vec::new() };
         assert_eq!(by, expected, "{pattern} {header}");
     }
-    for wrong in ["", "X-Custom", "X-Custom:", "X-Custom: *", ": junk", "X Custom: junk"] {
-        assert!(MarkPattern::parse(wrong).is_err(), "{wrong}");
+    use MarkPatternError::{Colon, Name, Value};
+    for (wrong, expected) in [
+        ("", Colon),
+        ("X-Custom", Colon),
+        ("X-Custom:", Value),
+        ("X-Custom: **", Value),
+        (": junk", Name),
+        ("X Custom: junk", Name),
+    ] {
+        assert_eq!(MarkPattern::parse(wrong), Err(expected), "{wrong}");
+        assert!(expected.to_string().ends_with("where * stands for any text"));
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::OutputFormat;
-use super::value::{call_timeout, domain, mailbox};
+use super::network::NetworkArgs;
+use super::value::{domain, mailbox};
 use crate::canary::MarkPattern;
-use crate::lookup::parse_server;
 use crate::policy::facts::DomainName;
 
 pub(super) const SEND_EXIT: &str = "Exit status: 0 if both messages were treated alike, 1 if one was treated worse or the command \
@@ -28,7 +28,10 @@ pub enum CanaryCommand {
     Receive(CanaryReceiveArgs),
 }
 
+const TIMEOUT: &str = "Time limit of each connection, each reply and each DNS query, 1s to 1m";
+
 #[derive(Debug, Args)]
+#[command(mut_arg("timeout", |arg| arg.required(false).default_value("30s").help(TIMEOUT)))]
 pub struct CanarySendArgs {
     /// Mailbox to send to: one of your own that runs `gatepost canary receive`.
     #[arg(long, value_name = "ADDRESS", value_parser = mailbox)]
@@ -54,19 +57,11 @@ pub struct CanarySendArgs {
     /// Time to wait for the reports; then an accepted message counts as lost.
     #[arg(long, value_name = "DURATION", default_value = "5m", requires = "reports", value_parser = wait)]
     pub wait: Duration,
-    #[arg(
-        help = "DNS server, such as 192.0.2.53 or [2001:db8::53]:5353 [default: the system's]",
-        long,
-        value_name = "ADDR[:PORT]",
-        value_parser = parse_server
-    )]
-    pub dns: Option<SocketAddr>,
     /// EHLO name, also of the Message-ID [default: the host's name].
     #[arg(long, value_name = "NAME", value_parser = domain)]
     pub hostname: Option<DomainName>,
-    /// Time limit of each connection, each reply and each DNS query, 1s to 1m.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = call_timeout)]
-    pub timeout: Duration,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Output format: text, or one JSON object.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: OutputFormat,

@@ -1,20 +1,22 @@
 //! Arguments of `gatepost check`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 
 use super::OutputFormat;
-use super::value::{call_timeout, domain};
-use crate::lookup::parse_server;
+use super::network::NetworkArgs;
+use super::value::domain;
 use crate::policy::facts::DomainName;
 
 pub(super) const CHECK_EXIT: &str = "Exit status, by the worst finding: 0 if every check passes, 3 for warnings, 4 if a check \
     cannot be completed, 1 if a check fails or the command cannot run.";
 
+const TIMEOUT: &str = "Time limit of each connection and each DNS query, 1s to 1m; the whole check takes at most three times as long";
+
 #[derive(Debug, Args)]
+#[command(mut_arg("timeout", |arg| arg.required(false).default_value("10s").help(TIMEOUT)))]
 pub struct CheckArgs {
     /// Mail domain, the part after the @.
     #[arg(value_parser = domain)]
@@ -37,16 +39,8 @@ pub struct CheckArgs {
     /// Configuration file of the gateway: Postfix must ask the policy service of its `[postfix]` section.
     #[arg(long, short, value_name = "FILE", requires = "postfix")]
     pub config: Option<PathBuf>,
-    #[arg(
-        help = "DNS server, such as 192.0.2.53 or [2001:db8::53]:5353 [default: the system's]",
-        long,
-        value_name = "ADDR[:PORT]",
-        value_parser = parse_server
-    )]
-    pub dns: Option<SocketAddr>,
-    /// Time limit of each connection and each DNS query, 1s to 1m; the whole check takes at most three times as long.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = call_timeout)]
-    pub timeout: Duration,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Output format: text grouped by area with the worst finding first, or one JSON object.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: OutputFormat,

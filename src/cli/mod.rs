@@ -4,6 +4,7 @@ mod cache;
 mod canary;
 mod check;
 mod door;
+mod network;
 mod outbound;
 mod postfix;
 mod record;
@@ -21,6 +22,7 @@ pub use self::canary::{CanaryCommand, CanaryReceiveArgs, CanarySendArgs, SendDir
 use self::check::CHECK_EXIT;
 pub use self::check::CheckArgs;
 pub use self::door::{DoorArgs, DoorMode};
+pub use self::network::NetworkArgs;
 pub use self::outbound::OutboundArgs;
 pub use self::postfix::{ExpireArgs, InstallArgs, PostfixCommand};
 pub use self::record::RecordArgs;

@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 
-use super::value::{call_timeout, domain, mailbox};
-use crate::lookup::parse_server;
+use super::network::NetworkArgs;
+use super::value::{domain, mailbox};
 use crate::policy::facts::DomainName;
 
+const TIMEOUT: &str = "Time limit of one probe, 1s to 1m; keep it shorter than vantage.timeout in the gateway's configuration";
+
 #[derive(Debug, Args)]
+#[command(mut_arg("timeout", |arg| arg.required(false).default_value("8s").help(TIMEOUT)))]
 pub struct VantageArgs {
     // As `help`, because rustdoc takes the brackets in a doc comment for a link.
     #[arg(
@@ -26,19 +28,11 @@ pub struct VantageArgs {
     /// Domain whose mail servers may be probed; repeatable. No others are.
     #[arg(long = "domain", value_name = "DOMAIN", required = true, value_parser = domain)]
     pub domains: Vec<DomainName>,
-    #[arg(
-        help = "DNS server, such as 192.0.2.53 or [2001:db8::53]:5353 [default: the system's]",
-        long,
-        value_name = "ADDR[:PORT]",
-        value_parser = parse_server
-    )]
-    pub dns: Option<SocketAddr>,
     /// EHLO name of the probes [default: the host's name].
     #[arg(long, value_name = "NAME", value_parser = hostname)]
     pub hostname: Option<String>,
-    /// Time limit of one probe, 1s to 1m; keep it shorter than vantage.timeout in the gateway's configuration.
-    #[arg(long, value_name = "DURATION", default_value = "8s", value_parser = call_timeout)]
-    pub timeout: Duration,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Requests accepted per minute.
     #[arg(long, value_name = "N", default_value = "60")]
     pub requests_per_minute: NonZeroU32,

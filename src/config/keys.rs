@@ -488,7 +488,11 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("interval", "duration, 1s to 1day", Unset("no schedule", r#""1h""#),
             "Interval, give or take a tenth, at which the vantage of `[vantage]` is asked to send a pair, and at which one is sent to \
              `outbound_to`. Others may send too."),
-        spec("per_day", "integer, 1 to 10000", Value("48"), "Pairs in 24 hours, in each direction."),
+        spec("per_day", "integer, 1 to 10000", Value("48"),
+            "Pairs in 24 hours, in each direction; with `lookup.cache_file` also if the gateway is restarted meanwhile."),
+        spec("marks", "list of header fields", Unset("none", r#"["X-Filter-Verdict: *junk*"]"#),
+            "Header fields that mark spam beyond [the table](canary.md#what-counts-as-a-mark), as `HEADER: VALUE`, where `*` in VALUE \
+             stands for any text. Case does not matter."),
     ] },
     SectionSpec { header: "[outbound]",
         help: "Mail that an MTA on this host sends, or one behind it. A file with this section needs no listener.",

@@ -21,7 +21,7 @@ pub use keys::{DefaultSpec, KeySpec, RENAMED, SECTIONS, SectionSpec};
 pub use size::{WATCH_BUFFER, parse_size};
 
 use crate::addr::{Family, Networks};
-use crate::canary::CanaryAddresses;
+use crate::canary::{CanaryAddresses, MarkPattern};
 use crate::control;
 use crate::intercept;
 use crate::intercept::door::RefuseMethod;
@@ -162,6 +162,8 @@ pub struct CanaryConfig {
     pub interval: Option<Duration>,
     /// Pairs in 24 hours, in each direction.
     pub per_day: u32,
+    /// Beyond the built-in table of filters.
+    pub marks: Vec<MarkPattern>,
 }
 
 /// `[site]`

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::canary::MarkRules;
 use crate::label::labels;
 use crate::policy::AccessRules;
 use crate::policy::rules::PolicyRules;
@@ -196,8 +197,8 @@ pub struct Profile {
     pub tls: TlsMode,
     /// A `Received:` field of the gateway goes before each message.
     pub trace_header: bool,
-    /// Header sections of messages are read for canaries.
-    pub reads_canaries: bool,
+    /// Header sections of messages are read for canaries, with these marks; `None`: they are not read.
+    pub canary_marks: Option<MarkRules>,
 }
 
 /// Who ends a client's TLS.

@@ -9,6 +9,7 @@ use rustix::thread::CapabilitySet;
 
 use super::target::{UpstreamHost, UpstreamTarget};
 use crate::addr::Networks;
+use crate::canary::MarkRules;
 use crate::engine::{
     Limits as SessionLimits, ListenerProfiles, Profile, SmtpOptions, Timeouts, TlsMode, UpstreamTls,
 };
@@ -35,8 +36,8 @@ pub struct RelaySettings {
     pub after_tls_failures: AfterTlsFailures,
     /// Where the gateway ends TLS, a `Received:` field goes before each message.
     pub trace_header: bool,
-    /// Header sections of messages are read for canaries.
-    pub reads_canaries: bool,
+    /// Header sections of messages are read for canaries, with these marks; `None`: they are not read.
+    pub canary_marks: Option<MarkRules>,
     /// Time for transactions in progress to end after SIGTERM.
     pub drain: Duration,
 }
@@ -69,7 +70,7 @@ impl RelaySettings {
             listener: listener.map(|one| Arc::clone(&one.name)),
             tls,
             trace_header: self.trace_header && tls.terminates(),
-            reads_canaries: self.reads_canaries,
+            canary_marks: self.canary_marks.clone(),
         }
     }
 

@@ -144,7 +144,7 @@ fn settings(upstream: SocketAddr, rules: Vec<PolicyRule>) -> RelaySettings {
         tls: TlsMode::Passthrough,
         after_tls_failures: AfterTlsFailures::Offer,
         trace_header: false,
-        reads_canaries: false,
+        canary_marks: None,
         drain: Duration::from_secs(1),
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use tokio::time::sleep;
 
 use crate::app::output::note;
@@ -17,6 +17,7 @@ use crate::app::{block_on, control_client};
 use crate::canary::{CanaryReport, CanaryToken, MarkRules};
 use crate::canary_reports::ReportDirectory;
 use crate::cli::CanaryReceiveArgs;
+use crate::config::Config;
 use crate::control::{self, ControlRequest};
 use crate::dkim::{HeaderProgress, HeaderSection};
 use crate::hmac_key::HmacKey;
@@ -97,10 +98,7 @@ enum ReportSink {
 impl ReportSink {
     async fn store(&self, token: &CanaryToken, report: CanaryReport) -> anyhow::Result<()> {
         match self {
-            Self::Directory(reports) => reports.store(token, &report).with_context(|| {
-                let path = reports.path().display();
-                format!("cannot write a report to {path}: create the directory for this user")
-            }),
+            Self::Directory(reports) => Ok(reports.store(token, &report)?),
             Self::Gateway(socket) => {
                 control::request(socket, &ControlRequest::Canary(report)).await?;
                 Ok(())
@@ -112,14 +110,17 @@ impl ReportSink {
 impl Mailbox {
     fn new(args: CanaryReceiveArgs) -> anyhow::Result<Self> {
         let key = SharedKey::read(&args.key)?.hmac().clone();
-        let rules = MarkRules::new(args.marks);
-        let sink = match args.reports {
-            Some(directory) => ReportSink::Directory(ReportDirectory::new(directory)),
-            None => {
-                ReportSink::Gateway(control_client::socket(args.socket, args.config.as_deref())?)
+        let mut marks = args.marks;
+        let sink = match (args.reports, args.config) {
+            (Some(directory), _) => ReportSink::Directory(ReportDirectory::new(directory)),
+            (None, Some(config)) => {
+                let config = Config::load(&config)?;
+                marks.extend(config.canary.into_iter().flat_map(|canary| canary.marks));
+                ReportSink::Gateway(config.control.socket)
             }
+            (None, None) => ReportSink::Gateway(control_client::socket(args.socket, None)?),
         };
-        Ok(Self { key, to: args.to, rules, sink })
+        Ok(Self { key, to: args.to, rules: MarkRules::new(marks), sink })
     }
 
     async fn on_message(&self, header: &HeaderSection, is_junk: bool) -> anyhow::Result<Received> {

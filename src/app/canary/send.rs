@@ -34,7 +34,7 @@ pub(super) async fn send(args: CanarySendArgs) -> anyhow::Result<ExitCode> {
     };
     let (ipv4, ipv6) = servers(&args).await?;
     let tls = upstream_config(&UpstreamVerification::None)?;
-    let sender = CanarySender { hostname, timeout: args.timeout, tls };
+    let sender = CanarySender { hostname, timeout: args.network.timeout, tls };
     let direction = match args.direction {
         SendDirection::Inbound => CanaryDirection::Inbound,
         SendDirection::Outbound => CanaryDirection::Outbound,
@@ -107,7 +107,7 @@ async fn servers(args: &CanarySendArgs) -> anyhow::Result<(Vec<CanaryTarget>, Ve
             "--to: {domain} is no domain whose mail exchanges can be looked up; name them with --server"
         );
     };
-    let dns = Dns::for_domain_check(args.dns, args.timeout).context("--dns")?;
+    let dns = Dns::for_domain_check(args.network.dns, args.network.timeout).context("--dns")?;
     let of = async |family| {
         let answer = |lookup| {
             let dns = dns.clone();

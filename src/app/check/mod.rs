@@ -43,15 +43,16 @@ const SMTP: u16 = 25;
 
 pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
-    let dns = Dns::for_domain_check(args.dns, args.timeout.min(DNS_TIMEOUT)).context("--dns")?;
+    let dns = Dns::for_domain_check(args.network.dns, args.network.timeout.min(DNS_TIMEOUT))
+        .context("--dns")?;
     let request = request(args).await?;
     let hostname = match &request.helo {
         Some((name, _)) => name.to_string(),
         None => hostname("--helo")?,
     };
-    let survey = SurveySettings { hostname, port: SMTP, timeout: args.timeout };
+    let survey = SurveySettings { hostname, port: SMTP, timeout: args.network.timeout };
     let sources = QuerySources { dns, survey };
-    let report = check(evaluate, &request, sources, start + args.timeout * TOTAL).await;
+    let report = check(evaluate, &request, sources, start + args.network.timeout * TOTAL).await;
     let text = match args.format {
         OutputFormat::Text => readiness::text(&request, &report),
         OutputFormat::Json => readiness::json(&request, &report),

@@ -127,7 +127,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
         tls: TlsMode::Terminate { required: false },
         after_tls_failures: AfterTlsFailures::Offer,
         trace_header: false,
-        reads_canaries: false,
+        canary_marks: None,
         drain: Duration::from_secs(1),
     }
 }

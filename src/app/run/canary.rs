@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 pub(super) use self::passed::PassedCanaries;
 use crate::addr::Family;
 use crate::canary::{
-    CanaryDirection, CanaryMonitor, CanaryReport, CanaryStatus, CanaryToken, Comparison, DailyLimit,
-    PairResult, PassedMessage, SavedCanaries,
+    CanaryDirection, CanaryMonitor, CanaryReport, CanaryStatus, CanaryToken, Comparison,
+    DailyLimit, PairResult, PassedMessage, SavedCanaries,
 };
 use crate::config::{CanaryConfig, Config};
 use crate::hmac_key::HmacKey;
@@ -303,7 +303,8 @@ impl CanaryService {
             *limit = DailyLimit::restored(saved.direction(direction).sent.iter().copied(), now);
         }
         *self.outbound_hosts() = saved.outbound_hosts.iter().cloned().collect();
-        let is_same = |direction| saved.direction(direction).to.as_deref() == active.recipient(direction);
+        let is_same =
+            |direction| saved.direction(direction).to.as_deref() == active.recipient(direction);
         let others: Vec<_> =
             CanaryDirection::ALL.into_iter().filter(|direction| !is_same(*direction)).collect();
         self.monitor().restore(saved, now);

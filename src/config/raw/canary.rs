@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::reader::Section;
 use super::text::printable;
 use super::value::{Value, ValueResult, invalid};
-use super::values::{boolean, duration, file, integer, string};
-use crate::canary::CanaryAddresses;
+use super::values::{boolean, duration, file, integer, into_values, list, string};
+use crate::canary::{CanaryAddresses, MarkPattern, MarkPatternError};
 use crate::config::CanaryConfig;
 use crate::smtp::{EnvelopeArgument, PathKind};
 
@@ -31,6 +31,7 @@ pub(super) fn canary(section: &mut Section<'_, '_, '_>, has_vantage: bool) -> Op
     let max_age = section.read("max_age", duration(SECOND..=30 * DAY)).or(MAX_AGE);
     let interval = section.read("interval", duration(SECOND..=DAY));
     let per_day = section.read("per_day", integer(1..=10_000)).or(PER_DAY);
+    let marks = section.read("marks", list(mark));
     if let (Some(given), false) = (interval.given(), has_vantage) {
         let (field, at) = (section.field("interval"), given.span().start);
         let problem = "there is no [vantage] that could be asked".to_owned();
@@ -50,6 +51,15 @@ pub(super) fn canary(section: &mut Section<'_, '_, '_>, has_vantage: bool) -> Op
         max_age,
         interval: interval.into_option(),
         per_day,
+        marks: into_values(marks.or_default()),
+    })
+}
+
+fn mark(value: &Value<'_>) -> ValueResult<MarkPattern> {
+    let text = string(value, "a header field", "\"X-Filter-Verdict: *junk*\"")?;
+    MarkPattern::parse(text).or_else(|error| {
+        let problem = format!("\"{}\" {}", printable(text), error.problem());
+        invalid(value, problem, MarkPatternError::REMEDY)
     })
 }
 

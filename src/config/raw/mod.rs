@@ -40,6 +40,7 @@ use self::reader::Section;
 use self::sections::{TimeoutSection, TimeoutsSection};
 use super::host::HostAddresses;
 use super::{Config, ConfigErrors};
+use crate::canary::MarkRules;
 use crate::intercept::InterceptSettings;
 use crate::lookup::LookupSettings;
 use crate::policy::AccessRules;
@@ -173,7 +174,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
         tls: tls.mode,
         after_tls_failures: tls.after_failures,
         trace_header: tls.trace_header,
-        reads_canaries: canary.is_some(),
+        canary_marks: canary.as_ref().map(|canary| MarkRules::new(canary.marks.clone())),
         drain: timeouts.drain.clone().or(sections::DRAIN),
         timeouts: timeout_sets(timeouts),
     };

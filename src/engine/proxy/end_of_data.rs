@@ -41,13 +41,14 @@ impl Proxy {
 
     /// `None` if no canaries are read.
     fn new_canary_reader(&self) -> Option<Box<CanaryReader>> {
-        self.profile.reads_canaries.then(Box::default)
+        self.profile.canary_marks.as_ref().map(|_| Box::default())
     }
 
     /// The next bytes of the current message.
     pub(super) fn read_for_canary(&mut self, bytes: &[u8], out: &mut Output) {
-        let Some(reader) = &mut self.canary_reader else { return };
-        if let CanaryProgress::Over(message) = reader.on_bytes(bytes) {
+        let marks = self.profile.canary_marks.as_ref();
+        let (Some(reader), Some(marks)) = (&mut self.canary_reader, marks) else { return };
+        if let CanaryProgress::Over(message) = reader.on_bytes(bytes, marks) {
             out.canaries.extend(message);
             self.canary_reader = None;
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::addr::Family;
+use gatepost::canary::MarkRules;
 use gatepost::config::{Config, OutboundConfig};
 use gatepost::engine::{Limits, Timeouts, TlsMode, UpstreamTls};
 use gatepost::intercept::door::RefuseMethod;
@@ -169,8 +170,8 @@ fn defaults_of_the_key_table_are_those_in_force() {
     assert_eq!(canary.max_age, Duration::from_secs(25 * 3_600));
     assert_eq!((canary.interval, canary.per_day), (Some(Duration::from_secs(3_600)), 48));
     assert_eq!(smallest.canary, None);
-    assert!(full.relay.reads_canaries && !smallest.relay.reads_canaries);
-    full.relay.reads_canaries = false;
+    assert_eq!(full.relay.canary_marks.take(), Some(MarkRules::new(canary.marks)));
+    assert_eq!(smallest.relay.canary_marks, None);
 
     let policy = full.policy_service.take().unwrap();
     assert_eq!(policy.connections, PolicySettings::CONNECTIONS);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gatepost::addr::{ClientAddr, OriginalDst};
+use gatepost::canary::MarkRules;
 use gatepost::engine::{Output, Profile, Proxy, Timeouts};
 use gatepost::time::Timestamp;
 
@@ -11,7 +12,8 @@ const AT: Timestamp = Timestamp::from_nanos(1);
 
 /// The canaries that pass in a session of these bytes of the client, each answered by the next replies.
 fn passed(reads_canaries: bool, dialogue: &[(&str, &str)]) -> Vec<String> {
-    let profile = Arc::new(Profile { reads_canaries, ..Profile::default() });
+    let canary_marks = reads_canaries.then(MarkRules::default);
+    let profile = Arc::new(Profile { canary_marks, ..Profile::default() });
     let client = ClientAddr::new("[2001:db8::1]:4000".parse().unwrap());
     let destination = OriginalDst::new("[2001:db8::25]:25".parse().unwrap());
     let mut proxy = Proxy::new(profile, Timeouts::RFC_5321, client, destination, AT);
