@@ -29,10 +29,8 @@ impl MarkPatternError {
     pub const fn problem(self) -> &'static str {
         match self {
             Self::Colon => "has no colon",
-            Self::Name => "has no header name before the colon",
-            Self::Value => {
-                "has no value after the colon but *, which every message matches that passed the filter"
-            }
+            Self::Name => "has no valid header name before the colon",
+            Self::Value => "matches any value",
         }
     }
 }

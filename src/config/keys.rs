@@ -425,7 +425,8 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("cache_entries", "integer, 100 to 100000000", Value("100000"), "Answers cached in memory."),
         spec("cache_size", r#"size, "1M" to "64G""#, Text("64M"), "Memory for cached answers."),
         spec("cache_file", "path", Unset("none", r#""/var/lib/gatepost/facts.redb""#),
-            "File that keeps cached answers across restarts. A crash loses at most the last second."),
+            "File that keeps cached answers and the results of [canaries](canary.md) across restarts. A crash loses at most the last \
+             second."),
         spec("redis", "URL", Unset("none", r#""redis://192.0.2.6:6379/0""#),
             "Redis server through which gateways share the results of probes."),
         spec("probe_port", "integer, 1 to 65535", Value("25"), "Port of probed servers."),

@@ -513,7 +513,7 @@ impl Families {
             )?,
             cache_damaged: to.counter(
                 "lookup_cache_damaged_total",
-                "Answers in `lookup.cache_file` that did not match their checksum and were dropped at the start.",
+                "Answers and other state in `lookup.cache_file` that did not match their checksum and were dropped at the start.",
             )?,
             redis_up: to.gauge(
                 "lookup_redis_up",

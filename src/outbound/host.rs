@@ -189,6 +189,7 @@ impl HostRecord {
             ipv6: self.ipv6.report(),
             ipv4: self.ipv4.report(),
             avoided: self.avoided(),
+            ipv4_by_canary: false,
             addresses: addresses.collect(),
         }
     }

@@ -118,6 +118,7 @@ impl Hosts {
             hosts_ipv6_refused: 0,
             hosts_ipv6_failed: 0,
             resets: None,
+            canary_preference: None,
             hosts: Vec::new(),
         };
         for host in self.known.values() {

@@ -28,7 +28,7 @@ pub use self::pins::{Pin, Pins};
 pub use self::refusal::{OTHER_TEXTS, POLICY_DETAILS, POLICY_TEXTS, is_policy_refusal};
 pub use self::refused_messages::{MAX_REFUSALS, RefusedMessage, RefusedMessages};
 pub use self::report::{
-    AddressReport, FamilyReport, LastAttempt, OutboundHostReport, OutboundReport,
+    AddressReport, CanaryPreference, FamilyReport, LastAttempt, OutboundHostReport, OutboundReport,
     OutboundResetReport,
 };
 pub use self::settings::SteeringSettings;

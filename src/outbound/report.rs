@@ -1,5 +1,6 @@
 //! What is known of hosts, for people and programs. The serde form is the public JSON form.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::path_health::Avoidance;
 use super::{OutboundOutcome, OutcomeCounts};
+use crate::policy::facts::DomainName;
 use crate::time::Timestamp;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +51,9 @@ pub struct OutboundHostReport {
     pub ipv4: FamilyReport,
     /// Of IPv6: of the host as a whole, or of all its addresses that were tried.
     pub avoided: Option<Avoidance>,
+    /// Mail uses its IPv4, if it has any: see [`OutboundReport::canary_preference`].
+    #[serde(default)]
+    pub ipv4_by_canary: bool,
     pub addresses: Vec<AddressReport>,
 }
 
@@ -71,6 +76,19 @@ pub struct OutboundResetReport {
     pub problem: Option<String>,
 }
 
+/// Mail to a destination uses IPv4, because its filters treat canaries over IPv6 worse (`prefer_ipv4` in `[canary]`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryPreference {
+    /// Of the mailbox that the canaries are sent to.
+    pub domain: String,
+    /// Its exchange hosts, without those that the operator pins.
+    pub hosts: BTreeSet<DomainName>,
+    /// What became of the latest pair.
+    pub reason: String,
+    /// When that was known.
+    pub since: Timestamp,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboundReport {
     pub at: Timestamp,
@@ -91,8 +109,39 @@ pub struct OutboundReport {
     /// Null if it is not configured, or a log is evaluated.
     #[serde(default)]
     pub resets: Option<OutboundResetReport>,
+    /// Null if IPv4 is not preferred for a canary at any of these hosts, or a log is evaluated.
+    #[serde(default)]
+    pub canary_preference: Option<CanaryPreference>,
     /// Those that are avoided first, then the last tried.
     pub hosts: Vec<OutboundHostReport>,
+}
+
+impl OutboundReport {
+    /// Adds the hosts whose IPv4 is preferred for a canary; with `pattern` those that it selects, as in [`super::Hosts::report`].
+    #[must_use]
+    pub fn with_canary(
+        mut self,
+        preference: Option<CanaryPreference>,
+        pattern: Option<&DomainName>,
+    ) -> Self {
+        let Some(mut preference) = preference else { return self };
+        for host in &mut self.hosts {
+            let name = DomainName::parse(&host.host);
+            host.ipv4_by_canary = name.is_some_and(|name| preference.hosts.contains(&name));
+        }
+        if let Some(pattern) = pattern {
+            let domain = DomainName::parse(&preference.domain);
+            let is_destination = domain.is_some_and(|domain| domain.is_within(pattern));
+            let is_listed = |name: &DomainName| {
+                self.hosts.iter().any(|host| host.ipv4_by_canary && host.host == name.to_string())
+            };
+            preference
+                .hosts
+                .retain(|name| is_destination || name.is_within(pattern) || is_listed(name));
+        }
+        self.canary_preference = Some(preference).filter(|it| !it.hosts.is_empty());
+        self
+    }
 }
 
 mod seconds {

@@ -6,8 +6,8 @@ use super::sending::SendingCheck;
 use crate::addr::Family;
 use crate::humanize::{ago, clock, count, counted, duration, family, short_duration};
 use crate::outbound::{
-    Avoidance, FamilyReport, LastAttempt, OutboundFinding, OutboundHostReport, OutboundOutcome,
-    OutboundReport, OutboundResetReport, OutcomeCounts,
+    Avoidance, CanaryPreference, FamilyReport, LastAttempt, OutboundFinding, OutboundHostReport,
+    OutboundOutcome, OutboundReport, OutboundResetReport, OutcomeCounts,
 };
 use crate::policy::facts::DomainName;
 use crate::time::Timestamp;
@@ -23,6 +23,8 @@ const INDENT: &str = "  ";
 const MAX_ROWS: usize = 40;
 /// Columns of a server's reply.
 const REPLY: usize = 240;
+/// Columns of the hosts whose IPv4 is preferred.
+const HOSTS: usize = 240;
 
 /// Lines of at most 100 columns. Of the hosts of a name each address and the latest replies; `check` where the headline suspects
 /// this host.
@@ -38,6 +40,9 @@ pub fn outbound(
     };
     if let Some(resets) = &report.resets {
         lines.extend(wrapped(&reset_line(resets), WIDTH));
+    }
+    if let Some(preference) = &report.canary_preference {
+        lines.extend(wrapped(&preference_line(preference, report.at), WIDTH));
     }
     if let (Some(name), true) = (name, report.hosts.is_empty()) {
         let none =
@@ -88,11 +93,26 @@ fn observation(report: &OutboundReport) -> String {
         OutboundFinding::Avoided { avoided, known } => {
             format!("IPv6 is avoided at {}, where it failed lately.", of(avoided, known))
         }
-        OutboundFinding::NothingAvoided { ipv6, known } => format!(
-            "IPv6 is avoided nowhere. At the last attempt {} took mail over it.",
-            of(ipv6, known)
-        ),
+        OutboundFinding::NothingAvoided { ipv6, known } => {
+            let nowhere = match report.canary_preference {
+                None => "IPv6 is avoided nowhere.",
+                Some(_) => "IPv6 is avoided nowhere for a failed attempt.",
+            };
+            format!("{nowhere} At the last attempt {} took mail over it.", of(ipv6, known))
+        }
     }
+}
+
+/// Names the canary as the reason.
+fn preference_line(preference: &CanaryPreference, now: Timestamp) -> String {
+    let hosts: Vec<_> = preference.hosts.iter().map(ToString::to_string).collect();
+    format!(
+        "Mail to {} uses IPv4 where there is any, because of canaries (prefer_ipv4 in [canary]). Canaries to {}, {}: {}.",
+        fitted(&hosts.join(", "), EscapeContext::Sentence, HOSTS),
+        fitted(&preference.domain, EscapeContext::Sentence, HOSTS),
+        ago(now.since(preference.since)),
+        fitted(&preference.reason, EscapeContext::Sentence, REPLY)
+    )
 }
 
 fn reset_line(resets: &OutboundResetReport) -> String {
@@ -122,6 +142,9 @@ fn add_host(lines: &mut Vec<String>, host: &OutboundHostReport, now: Timestamp, 
         };
         let text = format!("IPv6 is avoided{condition}: {}", avoidance(avoided, now));
         lines.extend(indented(&text));
+    }
+    if host.ipv4_by_canary {
+        lines.extend(indented("IPv4 is preferred: canaries over IPv6 were filtered away"));
     }
     if details {
         add_details(lines, host, now);
@@ -268,6 +291,26 @@ mod tests {
         {
             let resets = Some(OutboundResetReport { addresses, connections, problem });
             text += &outbound(&OutboundReport { resets, ..hosts.summary(at(750)) }, None, None);
+        }
+        let preference = |hosts: &[&str]| {
+            Some(CanaryPreference {
+                domain: "example.net".to_owned(),
+                hosts: hosts.iter().filter_map(|host| DomainName::parse(host)).collect(),
+                reason: "IPv6 mail is treated worse: the message over IPv6 was marked as spam, the one over IPv4 arrived \
+                     without a mark; marked by rspamd (X-Spam: Yes)"
+                    .to_owned(),
+                since: at(400),
+            })
+        };
+        let example = DomainName::parse("example.net");
+        for (name, canary) in [
+            (example.as_ref(), &["mx.example.net"][..]),
+            (None, &["mx1.other.example", "mx2.other.example"]),
+        ] {
+            let mut delivered = Hosts::new(SteeringSettings::default());
+            one(&mut delivered, 1, "mx.example.net", "2001:db8:1::1", Delivered);
+            let report = delivered.report(name, at(760)).with_canary(preference(canary), name);
+            text += &outbound(&report, name, None);
         }
         for number in 0..4 {
             let host = format!("mx{number}.example");

@@ -51,8 +51,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     harness::run(&[
         canary::TESTS,
+        canary::failing_writes::TESTS,
         canary::gateway::TESTS,
         canary::outbound::TESTS,
+        canary::restart::TESTS,
         capture_files::TESTS,
         captures::TESTS,
         captures::record::dialogues::TESTS,

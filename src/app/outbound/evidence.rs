@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -14,8 +15,8 @@ use crate::addr::Family;
 use crate::humanize::clock;
 use crate::metrics::Metrics;
 use crate::outbound::{
-    Avoidance, Hosts, OutboundAttempt, OutboundReport, RefusedMessage, RefusedMessages,
-    SteeringDecision, SteeringSettings, TrialBy, WorkingPath,
+    Avoidance, CanaryPreference, Hosts, OutboundAttempt, OutboundReport, RefusedMessage,
+    RefusedMessages, SteeringDecision, SteeringSettings, TrialBy, WorkingPath,
 };
 use crate::policy::facts::DomainName;
 use crate::report::outbound::words;
@@ -49,6 +50,8 @@ struct Shared {
     /// The last retry found no room in `queue`.
     queue_is_full: AtomicBool,
     resets: Arc<ResetRecord>,
+    /// For the report only; `None` while no canary decides.
+    canary: ArcSwapOption<CanaryPreference>,
     metrics: Arc<Metrics>,
     log: Arc<SessionLog>,
 }
@@ -68,6 +71,7 @@ impl OutboundEvidence {
             queue,
             queue_is_full: AtomicBool::new(false),
             resets,
+            canary: ArcSwapOption::empty(),
             metrics,
             log,
         }))
@@ -75,6 +79,11 @@ impl OutboundEvidence {
 
     pub(super) fn set_settings(&self, settings: SteeringSettings) {
         self.hosts().set_settings(settings);
+    }
+
+    /// The hosts whose IPv4 is preferred for a canary, without pinned ones.
+    pub(super) fn set_canary(&self, preference: Option<Arc<CanaryPreference>>) {
+        self.0.canary.store(preference);
     }
 
     /// An attempt of our MTA ended. One that this host reset shows nothing.
@@ -174,7 +183,10 @@ impl OutboundEvidence {
     /// See [`Hosts::report`].
     pub(in crate::app) fn report(&self, name: Option<&DomainName>) -> OutboundReport {
         let now = now();
-        OutboundReport { resets: self.0.resets.report(now), ..self.hosts().report(name, now) }
+        let report = self.hosts().report(name, now);
+        let canary =
+            self.0.canary.load_full().map(|preference| CanaryPreference::clone(&preference));
+        OutboundReport { resets: self.0.resets.report(now), ..report.with_canary(canary, name) }
     }
 
     /// Passes on to `observer` what shows the paths to others: no refusals by this host.

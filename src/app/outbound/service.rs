@@ -1,6 +1,5 @@
 //! The parts of `[outbound]` in a running gateway.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use super::steering::Steering;
 use crate::config::OutboundConfig;
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
-use crate::policy::facts::DomainName;
+use crate::outbound::CanaryPreference;
 use crate::postfix::mail_log::{MailLogFollower, MailLogSettings};
 use crate::postfix::socketmap::MapListener;
 use crate::report::SessionLog;
@@ -98,8 +97,8 @@ impl OutboundService {
     }
 
     /// Hosts that filter mail over IPv6 away, as canaries show: it prefers IPv4.
-    pub(in crate::app) fn set_filtered_hosts(&self, hosts: BTreeSet<DomainName>) {
-        self.steering.set_filtered_hosts(hosts);
+    pub(in crate::app) fn set_canary(&self, preference: Option<CanaryPreference>) {
+        self.steering.set_canary(preference);
     }
 
     /// Leaves nothing in the kernel.

@@ -1,12 +1,11 @@
 //! Which addresses of other hosts our mail uses: the pins of the operator, canaries and the evidence, for Postfix's questions and for the
 //! kernel.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::timeout;
 
 use super::evidence::OutboundEvidence;
@@ -14,7 +13,7 @@ use super::recent_hosts::RecentHosts;
 use crate::addr::Family;
 use crate::lookup::LookupService;
 use crate::metrics::{MapMetric, Metrics};
-use crate::outbound::{Pin, Pins, SteeringDecision, TrialBy};
+use crate::outbound::{CanaryPreference, Pin, Pins, SteeringDecision, TrialBy};
 use crate::policy::facts::{Answer, DomainName, Lookup};
 use crate::postfix::socketmap::{FilteredRecord, MapAnswer, QUESTION_TIMEOUT};
 use crate::time::Timestamp;
@@ -63,7 +62,7 @@ pub(super) struct Steering(Arc<SteeringState>);
 struct SteeringState {
     pins: ArcSwap<Pins>,
     /// Hosts that filter mail over IPv6 away.
-    filtered: ArcSwap<BTreeSet<DomainName>>,
+    filtered: ArcSwapOption<CanaryPreference>,
     /// Hosts with an A record. Postfix asks about A records just before it asks about AAAA records.
     with_ipv4: Mutex<RecentHosts>,
     /// `None` if lookups are disabled.
@@ -81,7 +80,7 @@ impl Steering {
     ) -> Self {
         let pins = ArcSwap::from_pointee(pins);
         let with_ipv4 = Mutex::default();
-        let filtered = ArcSwap::default();
+        let filtered = ArcSwapOption::empty();
         Self(Arc::new(SteeringState { pins, filtered, with_ipv4, lookup, evidence, metrics }))
     }
 
@@ -91,10 +90,20 @@ impl Steering {
     }
 
     /// Replaces the hosts to which mail prefers IPv4 because they filter mail over IPv6 away.
-    pub(super) fn set_filtered_hosts(&self, hosts: BTreeSet<DomainName>) {
-        if **self.0.filtered.load() != hosts {
-            self.0.filtered.store(Arc::new(hosts));
+    pub(super) fn set_canary(&self, preference: Option<CanaryPreference>) {
+        let pins = self.0.pins.load();
+        let preference = preference.and_then(|mut preference| {
+            preference.hosts.retain(|host| pins.of(host).is_none());
+            (!preference.hosts.is_empty()).then(|| Arc::new(preference))
+        });
+        if *self.0.filtered.load() != preference {
+            self.0.filtered.store(preference.clone());
+            self.0.evidence.set_canary(preference);
         }
+    }
+
+    fn is_filtered(&self, host: &DomainName) -> bool {
+        self.0.filtered.load().as_ref().is_some_and(|preference| preference.hosts.contains(host))
     }
 
     /// Whether mail to `host` uses an IPv6 address, if the host has an IPv4 address too. The only place where this is decided.
@@ -103,7 +112,7 @@ impl Steering {
         match self.0.pins.load().of(host) {
             Some(Pin::Ipv4Only) => AddressDecision::Omit { until: None },
             Some(Pin::KeepIpv6) => AddressDecision::Keep,
-            None if self.0.filtered.load().contains(host) => AddressDecision::Omit { until: None },
+            None if self.is_filtered(host) => AddressDecision::Omit { until: None },
             None => match self.0.evidence.decide(host, ip, by) {
                 SteeringDecision::Use => AddressDecision::Keep,
                 SteeringDecision::Try(_) => AddressDecision::Try,
@@ -118,9 +127,8 @@ impl Steering {
     /// connection.
     pub(super) fn avoided_addresses(&self) -> Vec<AvoidedAddress> {
         let pins = self.0.pins.load();
-        let filtered = self.0.filtered.load();
         let is_pinned =
-            |host: &DomainName| pins.of(host) == Some(Pin::Ipv4Only) || filtered.contains(host);
+            |host: &DomainName| pins.of(host) == Some(Pin::Ipv4Only) || self.is_filtered(host);
         let addresses = self.0.evidence.ipv6_addresses_to_decide(is_pinned);
         let avoided = addresses.into_iter().filter_map(|(ip, hosts)| {
             let mut end = None;
@@ -193,7 +201,7 @@ impl Steering {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::net::SocketAddr;
 
     use tokio::sync::mpsc;
@@ -245,15 +253,48 @@ mod tests {
         steering.answer(record("mx.a.example. 60 IN A 192.0.2.1")).await;
         let ipv6 = || record("mx.a.example. 60 IN AAAA 2001:db8::1");
         assert_eq!(steering.answer(ipv6()).await, MapAnswer::NotFound);
-        steering.set_filtered_hosts(BTreeSet::from([name("mx.a.example")]));
+        let preference = || {
+            Some(CanaryPreference {
+                domain: "a.example".to_owned(),
+                hosts: BTreeSet::from([name("mx.a.example"), name("mx.pinned.example")]),
+                reason: "the message over IPv6 was marked as spam".to_owned(),
+                since: ago(5),
+            })
+        };
+        let shown = |pattern: Option<&str>| {
+            let pattern = pattern.map(name);
+            let report = steering.0.evidence.report(pattern.as_ref());
+            let hosts = report.canary_preference.map(|it| it.hosts.into_iter().collect::<Vec<_>>());
+            hosts.unwrap_or_default()
+        };
+        let keep_ipv6 = Domains { exact: vec![name("mx.pinned.example")], below: Vec::new() };
+        steering.set_pins(Pins { keep_ipv6, ..Pins::default() });
+        steering.set_canary(preference());
+        for pattern in [None, Some("a.example"), Some("mx.a.example")] {
+            assert_eq!(shown(pattern), [name("mx.a.example")], "{pattern:?}");
+        }
+        for pattern in ["b.example", "pinned.example"] {
+            assert!(shown(Some(pattern)).is_empty(), "{pattern}");
+        }
+        let delivered = attempt("mx.a.example", "2001:db8::1", OutboundOutcome::Delivered, 9);
+        steering
+            .0
+            .evidence
+            .on_attempt(&OutboundAttempt { domain: Some(name("b.example")), ..delivered });
+        let report = steering.0.evidence.report(Some(&name("b.example")));
+        assert!(report.hosts[0].ipv4_by_canary && report.canary_preference.is_some());
         assert_eq!(steering.answer(ipv6()).await, MapAnswer::Ok("IGNORE".to_owned()));
         let alone = record("mx.b.example. 60 IN AAAA 2001:db8::1");
         assert_eq!(steering.answer(alone).await, MapAnswer::NotFound);
         let keep_ipv6 = Domains { exact: vec![name("mx.a.example")], below: Vec::new() };
         steering.set_pins(Pins { keep_ipv6, ..Pins::default() });
         assert_eq!(steering.answer(ipv6()).await, MapAnswer::NotFound);
+        // Once a second.
+        steering.set_canary(preference());
+        assert_eq!(shown(None), [name("mx.pinned.example")], "the pin decides");
         steering.set_pins(Pins::default());
-        steering.set_filtered_hosts(BTreeSet::new());
+        steering.set_canary(None);
+        assert!(shown(None).is_empty());
         assert_eq!(steering.answer(ipv6()).await, MapAnswer::NotFound);
     }
 

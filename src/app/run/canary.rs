@@ -27,6 +27,7 @@ use crate::hmac_key::HmacKey;
 use crate::lookup::LookupService;
 use crate::lookup::vantage::{SharedKey, Vantage};
 use crate::metrics::Metrics;
+use crate::outbound::CanaryPreference;
 use crate::policy::facts::DomainName;
 use crate::report::{LogLevel, SessionLog, canary};
 use crate::time::Timestamp;
@@ -247,14 +248,15 @@ impl CanaryService {
         self.0.log.notice(level, &notice);
     }
 
-    /// Hosts of the outbound canaries' destination, while it filters mail over IPv6 away and mail should prefer IPv4 for that.
-    pub(super) fn hosts_without_ipv6(&self) -> BTreeSet<DomainName> {
-        let prefers_ipv4 = self.active().is_some_and(|active| active.config.prefer_ipv4);
+    /// The hosts of the outbound canaries' destination, while it filters mail over IPv6 away and mail should prefer IPv4 for that.
+    pub(super) fn ipv4_preference(&self) -> Option<CanaryPreference> {
+        let active = self.active().filter(|active| active.config.prefer_ipv4)?;
+        let (_, domain) = active.config.outbound.as_ref()?.to.rsplit_once('@')?;
         let status = self.monitor().status(CanaryDirection::Outbound, wall_clock());
-        if !prefers_ipv4 || !status.is_filtered(Family::Ipv6) {
-            return BTreeSet::new();
-        }
-        self.outbound_hosts().clone()
+        let since = status.at.filter(|_| status.is_filtered(Family::Ipv6))?;
+        let (domain, reason) = (domain.to_owned(), canary::detail(&status));
+        let hosts = self.outbound_hosts().clone();
+        Some(CanaryPreference { domain, hosts, reason, since })
     }
 
     fn forget(&self, direction: CanaryDirection) {

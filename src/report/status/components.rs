@@ -177,7 +177,7 @@ pub(super) fn canaries(live: &LiveState) -> Markup {
         "Canaries",
         html! {
             div class="card" {
-                @if known.clone().next().is_none() { p { "None since the start." } }
+                @if known.clone().next().is_none() { p { "None yet." } }
                 @else { dl { @for status in known { (canary(status, live.at)) } } }
             }
         },

@@ -584,6 +584,6 @@ fn canaries_have_a_sentence_each() {
     assert!(html.contains("Both messages were treated alike: each arrived without a mark"));
     let none = LiveState { canaries: Some(Vec::new()), ..quiet(at(3_200)) };
     let html = rendered(&empty, &none);
-    assert!(html.contains("None since the start.") && html.contains("no problems"), "{html}");
+    assert!(html.contains("None yet.") && html.contains("no problems"), "{html}");
     assert!(!rendered(&empty, &quiet(at(3_200))).contains("Canaries"));
 }

@@ -346,6 +346,21 @@ fn resets_without_evidence_are_warned_about() {
     assert_eq!(with("[watch]\n"), Vec::<String>::new());
 }
 
+#[test]
+fn canaries_that_no_restart_survives_are_warned_about() {
+    let with = |more: &str| {
+        let text = format!(
+            "smtp.hostname = \"mx.example.org\"\nlisten.addresses = [\"[::1]:2525\"]\nupstream.addresses = [\"[::1]:25\"]\n\
+             [canary]\nkey_file = \"k\"\ninbound_to = \"canary@example.org\"\n{more}"
+        );
+        Config::parse(&text, "t").unwrap().warnings()
+    };
+    let expected = "[canary] without cache_file in [lookup]: a restart forgets the results and how many pairs were sent; set \
+        cache_file";
+    assert_eq!(with(""), [expected]);
+    assert_eq!(with("[lookup]\ncache_file = \"facts.redb\"\n"), Vec::<String>::new());
+}
+
 /// The names become labels of metrics.
 #[test]
 fn there_are_at_most_64_policy_rules() {

@@ -18,19 +18,30 @@ tests![
 const NAMESERVER: &str = "[2001:db8:53::53]:53";
 const VANTAGE: &str = "[2001:db8:1::10]:9626";
 /// The exchange of our domain is the gateway.
-const OUR_ZONE: &str = "@ MX 10 mx\nmx A 192.0.2.1\nmx AAAA 2001:db8:1::1\n";
-const INBOUND: &str = "direction=\"inbound\"";
+pub(super) const OUR_ZONE: &str = "@ MX 10 mx\nmx A 192.0.2.1\nmx AAAA 2001:db8:1::1\n";
+pub(super) const INBOUND: &str = "direction=\"inbound\"";
 
-struct Loop<'lab> {
-    gateway: Gateway<'lab>,
+pub(super) struct Loop<'lab> {
+    pub(super) gateway: Gateway<'lab>,
     _postfixes: (Postfix<'lab>, Option<Postfix<'lab>>),
-    _processes: Vec<Process>,
-    config: Config,
+    _filter: Process,
+    pub(super) vantage: Process,
+    /// `gatepost canary receive` beside the mailbox.
+    pub(super) receiver: Process,
+    receive: Vec<String>,
+    pub(super) config: Config,
+}
+
+impl Loop<'_> {
+    /// Starts the receiver again, which has ended.
+    pub(super) fn receive_again(&mut self, lab: &Lab) {
+        self.receiver = lab.server.spawn(&self.receive);
+    }
 }
 
 /// Where the filter stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// An appliance is the mail exchange, and passes mail on to the gateway.
     Before,
     Behind,
@@ -41,6 +52,16 @@ const INSIDE: &str = "127.0.0.1:2526";
 
 /// Starts everything; a pair is sent every 5 s.
 fn start(lab: &Lab, filter: Filter, place: Place) -> Loop<'_> {
+    start_with(lab, filter, place, &["interval = \"5s\"", "per_day = 1000"])
+}
+
+/// Starts everything, with these lines in `[canary]`.
+pub(super) fn start_with<'lab>(
+    lab: &'lab Lab,
+    filter: Filter,
+    place: Place,
+    schedule: &[&str],
+) -> Loop<'lab> {
     let host = if place == Place::Before { &lab.gateway } else { &lab.server };
     let rspamd = rspamd::start_filter(lab, host, "rspamd", filter);
     let milter = format!("smtpd_milters = inet:{MILTER}\nmilter_default_action = tempfail\n");
@@ -83,20 +104,20 @@ fn start(lab: &Lab, filter: Filter, place: Place) -> Loop<'_> {
         .set("vantage", "domains = [\"example.org\"]")
         .set("canary", &format!("key_file = {key:?}"))
         .set("canary", &format!("inbound_to = {CANARY:?}"))
-        .set("canary", "interval = \"5s\"")
         .set("canary", "timeout = \"30s\"")
-        .set("canary", "per_day = 1000")
+        .set("lookup", &format!("cache_file = {:?}", lab.path("facts.redb")))
         .set("status", "hosts = [\"lab\"]")
         .set("door", "refuse = \"smtp\"")
         .set("door.ipv6", "spam_parity = \"close\"")
         .set("door.ipv6", "grace = \"1s\"")
         .set("door.ipv6", "min_hold = \"1s\"");
+    let config = schedule.iter().fold(config, |config, line| config.set("canary", line));
     let config = match place {
         Place::Before => config.listen(&[INSIDE.parse().unwrap()]),
         Place::Behind => config,
     };
     let mailbox = postfix.config_directory().join("../mail/inbox");
-    let receiver = lab.server.spawn([
+    let receive = [
         GATEPOST,
         "canary",
         "receive",
@@ -108,14 +129,12 @@ fn start(lab: &Lab, filter: Filter, place: Place) -> Loop<'_> {
         config.socket().to_str().unwrap(),
         "--maildir",
         mailbox.to_str().unwrap(),
-    ]);
+    ];
+    let receive = receive.map(str::to_owned).to_vec();
+    let receiver = lab.server.spawn(&receive);
     let gateway = Gateway::start(lab, &config);
-    Loop {
-        gateway,
-        _postfixes: (postfix, appliance),
-        _processes: vec![rspamd, vantage, receiver],
-        config,
-    }
+    let _postfixes = (postfix, appliance);
+    Loop { gateway, _postfixes, _filter: rspamd, vantage, receiver, receive, config }
 }
 
 /// The gateway sees all mail over IPv4 then; the canaries show what the appliance did with it.

@@ -1,7 +1,9 @@
 //! Pairs of canaries through Postfix and rspamd, one that adds score to all mail over IPv6 and one that does not.
 
+pub(crate) mod failing_writes;
 pub(crate) mod gateway;
 pub(crate) mod outbound;
+pub(crate) mod restart;
 
 use std::fs;
 use std::os::unix::fs::chown;

@@ -2,6 +2,8 @@
 //! fetches the reports from the vantage.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use super::{CANARY, GATEPOST, with_mailbox_at};
 use crate::harness::tests;
@@ -22,6 +24,7 @@ const OUTBOUND: &str = "direction=\"outbound\"";
 
 struct Sites<'lab> {
     gateway: Gateway<'lab>,
+    config: Config,
     _postfix: Postfix<'lab>,
     _processes: Vec<Process>,
 }
@@ -64,6 +67,7 @@ fn start(lab: &Lab, filter: Filter) -> Sites<'_> {
     let map = lab.path("map");
     let config = Config::new(lab, Mode::Proxy)
         .set("lookup", &format!("dns = [{NAMESERVER:?}]"))
+        .set("lookup", &format!("cache_file = {:?}", lab.path("facts.redb")))
         .set("vantage", &format!("address = {VANTAGE:?}"))
         .set("vantage", &format!("key_file = {key:?}"))
         .set("vantage", "domains = [\"example.net\"]")
@@ -77,7 +81,7 @@ fn start(lab: &Lab, filter: Filter) -> Sites<'_> {
         .set("canary", "timeout = \"30s\"")
         .set("status", "hosts = [\"lab\"]");
     let gateway = Gateway::start(lab, &config);
-    Sites { gateway, _postfix: postfix, _processes: vec![rspamd, vantage, receiver] }
+    Sites { gateway, config, _postfix: postfix, _processes: vec![rspamd, vantage, receiver] }
 }
 
 /// The answers to Postfix's questions about the addresses of the other site's exchange.
@@ -96,8 +100,14 @@ fn answers(lab: &Lab) -> String {
 fn a_filter_of_another_site_is_reported_and_ipv4_preferred() {
     let lab = Lab::new();
     let _dns = dns_with(&lab, &[(DOMAIN, THEIR_ZONE)]);
-    let site = start(&lab, Filter::MarksIpv6);
+    let mut site = start(&lab, Filter::MarksIpv6);
     let gateway = &site.gateway;
+    let (socket, host) = (site.config.socket().to_str().unwrap(), format!("mx.{DOMAIN}"));
+    let report = |words: &[&str]| {
+        let command = [GATEPOST, "outbound", "--socket", socket];
+        lab.gateway.run(command.iter().chain(words))
+    };
+    assert!(!report(&[]).contains("canaries"), "nothing is known yet");
     assert!(!answers(&lab).contains("IGNORE"), "nothing is known yet");
     gateway.wait_for_metric("gatepost_canary_ipv6_parity", &[OUTBOUND], 0.0);
     let log = gateway.wait_for_log(", outbound: IPv6 mail is treated worse");
@@ -106,8 +116,26 @@ fn a_filter_of_another_site_is_reported_and_ipv4_preferred() {
     assert!(gateway.metric("gatepost_canary_messages_total", &marked) >= 1.0);
     assert!(gateway.page().contains("Canaries, outbound: IPv6 mail is treated worse"));
     until("a preference for IPv4", || answers(&lab).contains("OK IGNORE").then_some(()));
+    for words in [&[][..], &[DOMAIN], &[&host]] {
+        // Its lines have at most 100 columns.
+        let text = report(words).replace('\n', " ");
+        assert!(text.contains(&format!("Mail to {host} uses IPv4 where there is any")), "{text}");
+        assert!(text.contains("because of canaries") && text.contains("marked as spam"), "{text}");
+    }
+    assert!(!report(&["other.example"]).contains("because of canaries"));
+    let json = report(&["--format", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let preference = &json["canary_preference"];
+    assert_eq!(preference["domain"], DOMAIN, "{json:#}");
+    assert_eq!(preference["hosts"][0], host, "{json:#}");
+    assert!(preference["reason"].as_str().unwrap().contains("marked as spam"), "{json:#}");
     // Inbound mail is another matter.
     assert_eq!(gateway.metric("gatepost_canary_ipv6_parity", &["direction=\"inbound\""]), -1.0);
+    // The preference outlives the process. The cache file is written once a second.
+    thread::sleep(Duration::from_millis(2500));
+    site.gateway.kill_and_start_again();
+    until("the preference again", || answers(&lab).contains("OK IGNORE").then_some(()));
+    assert!(!site.gateway.log().contains("IPv6 mail is treated worse"), "before another pair");
 }
 
 fn a_healthy_filter_of_another_site_changes_nothing() {

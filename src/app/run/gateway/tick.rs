@@ -27,7 +27,7 @@ impl Gateway {
         }
         self.canary.on_tick();
         if let Some(outbound) = &self.outbound {
-            outbound.set_filtered_hosts(self.canary.hosts_without_ipv6());
+            outbound.set_canary(self.canary.ipv4_preference());
         }
         self.health.set(self.ready_state());
         self.sources.set_outage(self.outage());
