@@ -15,6 +15,8 @@ pub struct PolicyServer {
     pub address: PolicyServerAddress,
     /// The time after which the gateway has answered in any case; Postfix waits longer.
     pub deadline: Duration,
+    /// Rules are decided at the end of a message, and Postfix's questions have what they need.
+    pub decides_at_end: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,10 @@ pub enum PolicyServerError {
         "smtpd_recipient_restrictions ({place}) has a form that no command can change; write into it, behind reject_unauth_destination: {item}"
     )]
     ByHand { place: String, item: String },
+    #[error(
+        "smtpd_end_of_data_restrictions ({place}) has a form that no command can change; write at its end: {item}"
+    )]
+    ByHandAtEnd { place: String, item: String },
 }
 
 impl PolicyServer {

@@ -24,6 +24,7 @@ use crate::cli::{CheckArgs, OutputFormat};
 use crate::config::Config;
 use crate::lookup::{Dns, Sources, SurveySettings, survey};
 use crate::policy::facts::{Answer, DomainName, Lookup, LookupResult, Reason, Source};
+use crate::policy::rules::{PolicyStage, RuleMode};
 use crate::postfix::policy::PolicyAddress;
 use crate::readiness::{
     CheckEvaluation, CheckQuestion, CheckReport, CheckRequest, CheckStatus, CnameAnswer,
@@ -114,7 +115,12 @@ pub(super) fn policy_server(config: &Config) -> Option<PolicyServer> {
         PolicyAddress::Unix(path) => PolicyServerAddress::Unix(path.clone()),
         PolicyAddress::Inet(address) => PolicyServerAddress::Inet(*address),
     };
-    Some(PolicyServer { address, deadline: settings.deadline })
+    let rules = &config.relay.profile(None).rules;
+    let decides_at_end = rules.have_stage(PolicyStage::Data)
+        && !rules
+            .iter()
+            .any(|rule| rule.mode == RuleMode::Enforce && rule.needs_content().is_some());
+    Some(PolicyServer { address, deadline: settings.deadline, decides_at_end })
 }
 
 #[derive(Clone)]

@@ -33,6 +33,9 @@ pub(super) fn run(args: &InstallArgs) -> anyhow::Result<ExitCode> {
              the line)",
         );
     }
+    if !lines.is_empty() && lines.iter().all(|line| line.starts_with('#')) {
+        note("no command can change these lists; write what the comments say");
+    }
     print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
     Ok(ExitCode::SUCCESS)
 }

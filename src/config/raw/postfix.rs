@@ -11,8 +11,7 @@ use super::reader::{Field, Section};
 use super::text::printable;
 use super::value::{Value, ValueResult, invalid};
 use super::values::{duration, integer, string};
-use crate::policy::PolicyAction;
-use crate::policy::rules::{FactName, PolicyRule};
+use crate::policy::rules::FactName;
 use crate::postfix::policy::{PolicyAddress, PolicySettings};
 
 /// Of `[postfix]`, not checked against other sections yet.
@@ -126,7 +125,7 @@ pub(super) fn check(
             let remedy = "remove the fact: Postfix rejects unknown recipients itself (reject_unlisted_recipient)";
             diagnostics.error(at, "[[policy]]", problem, remedy);
         }
-        if let Some(fact) = needs_content(rule) {
+        if let Some(fact) = rule.needs_content() {
             let problem = format!(
                 "rule \"{}\" requires `{fact}`, which needs the content of messages, and the questions of Postfix have none: \
                  it would be unknown",
@@ -137,16 +136,4 @@ pub(super) fn check(
             diagnostics.error(at, "[[policy]]", problem, remedy);
         }
     }
-}
-
-/// A fact that is unknown for a mail server that asks, and with it the action of the rule.
-fn needs_content(rule: &PolicyRule) -> Option<FactName> {
-    let facts = rule.require.iter().map(|require| require.fact);
-    let accepts = rule.on_unknown == PolicyAction::Accept;
-    let mut needing = facts.filter(|fact| match fact {
-        FactName::Dkim | FactName::Dmarc => true,
-        FactName::Authenticated => !accepts,
-        _ => false,
-    });
-    needing.next()
 }

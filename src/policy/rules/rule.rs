@@ -93,6 +93,18 @@ impl PolicyRule {
         !domains.is_empty() || rerouting == Rerouting::Route && requires()
     }
 
+    /// A fact that is unknown without the content of the message, where the action of the rule depends on that.
+    pub fn needs_content(&self) -> Option<FactName> {
+        let accepts = self.on_unknown == PolicyAction::Accept;
+        let mut facts = self.require.iter().map(|require| require.fact);
+        facts.find(|fact| match fact {
+            FactName::Dkim | FactName::Dmarc => true,
+            // Holds by SPF alone.
+            FactName::Authenticated => !accepts,
+            _ => false,
+        })
+    }
+
     pub(super) fn evaluate(
         &self,
         subject: &Subject<'_>,

@@ -2,6 +2,7 @@
 
 use super::outbound::outbound_commands;
 use super::policy_commands::policy_commands;
+use super::policy_service::{FaultyQuestion, questions};
 use crate::readiness::policy_server::{PolicyServer, PolicyServerError};
 use crate::readiness::postconf::Postfix;
 
@@ -14,7 +15,8 @@ pub struct InstalledParts<'a> {
     pub policy: Option<&'a PolicyServer>,
 }
 
-/// Commands for sh(1), with a comment above the part of each file. None for a policy service that is asked already.
+/// Commands for sh(1), with a comment above the part of each file. None for a policy service that is asked already; a question
+/// without effect, or that can stop mail, is corrected, or a comment says what is wrong.
 ///
 /// # Errors
 /// No command can make Postfix ask the policy service.
@@ -30,10 +32,15 @@ pub fn install_commands(
         let commands = policy_commands(postfix, server)?;
         if !commands.is_empty() {
             lines.push(format!("# {}: policy", postfix.file("main.cf")));
-            lines.extend(commands);
+            lines.extend(commands.into_iter().map(|(_, command)| command));
+        }
+        for FaultyQuestion { seen, advice, command, .. } in questions(postfix, Some(server)).faulty
+        {
+            lines.push(format!("# {seen}"));
+            lines.push(command.unwrap_or_else(|| format!("# {advice}")));
         }
     }
-    if !lines.is_empty() {
+    if lines.iter().any(|line| !line.starts_with('#')) {
         lines.extend(postfix.activate(false));
     }
     Ok(lines)
@@ -47,7 +54,7 @@ mod tests {
 
     fn server(socket: &str) -> PolicyServer {
         let address = PolicyServerAddress::Unix(socket.into());
-        PolicyServer { address, deadline: Duration::from_millis(1500) }
+        PolicyServer { address, deadline: Duration::from_millis(1500), decides_at_end: false }
     }
 
     #[test]
@@ -85,5 +92,39 @@ mod tests {
         assert!(both.ends_with(&of_policy), "{both:?}");
         assert_eq!(both.len(), parts(Some(""), None).len() + 2);
         assert!(parts(None, None).is_empty());
+    }
+
+    #[test]
+    fn a_question_that_can_stop_mail_is_corrected() {
+        let install = |list: &str, default: &str| {
+            let main = format!(
+                "config_directory = /etc/postfix\nqueue_directory = /var/spool/postfix\n\
+                 smtpd_policy_service_timeout = 100s\n\
+                 smtpd_policy_service_default_action = {default}\n\
+                 smtpd_recipient_restrictions = {list}\n"
+            );
+            let policy = server("/var/spool/postfix/private/gatepost");
+            let parts = InstalledParts { policy: Some(&policy), ..InstalledParts::default() };
+            install_commands(&Postfix::new(None, &main, "", ""), parts).unwrap()
+        };
+        const DEFER: &str = "451 4.3.5 Server configuration problem";
+        let plain = "reject_unauth_destination, check_policy_service unix:private/gatepost";
+        let corrected = [
+            "# smtpd_recipient_restrictions asks unix:private/gatepost: without default_action=DUNNO every recipient gets \
+             451 while gatepost does not answer; each recipient waits 100s while gatepost hangs",
+            "postconf -e 'smtpd_recipient_restrictions = reject_unauth_destination, check_policy_service \
+             { unix:private/gatepost, timeout=2s, default_action=DUNNO }'",
+            "postfix reload",
+        ];
+        assert_eq!(install(plain, DEFER), corrected);
+        let guarded =
+            "reject_unauth_destination, check_policy_service { unix:private/gatepost, timeout=2s }";
+        assert!(install(guarded, "DUNNO").is_empty());
+        assert_eq!(install(guarded, DEFER).len(), 3);
+        // No command can: comments, and no reload.
+        let unreached = "permit, check_policy_service { unix:private/gatepost, timeout=2s }";
+        let [seen, advice] = &install(unreached, "DUNNO")[..] else { panic!("two comments") };
+        assert!(seen.starts_with("# ") && seen.contains("never reached"), "{seen}");
+        assert!(advice.starts_with("# Write behind reject_unauth_destination: "), "{advice}");
     }
 }

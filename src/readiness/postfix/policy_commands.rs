@@ -1,7 +1,9 @@
-//! Commands that make smtpd(8) ask gatepost's policy service.
+//! Commands that make smtpd(8) ask gatepost's policy service: about each recipient, and about the end of each message if rules
+//! are decided there.
 //!
 //! The question has its place behind `reject_unauth_destination`: what this site does not deliver needs no lookups. Where only
-//! `smtpd_relay_restrictions` has that item, the list refers to them. So clients that may relay are not asked about either.
+//! `smtpd_relay_restrictions` has that item, the list refers to them. So clients that may relay are not asked about either. At
+//! the end of a message the items that permit them come first as well.
 
 use std::path::Path;
 
@@ -11,16 +13,24 @@ use crate::readiness::postconf::{MasterService, Postfix, RESTRICTIONS};
 
 pub(super) const RECIPIENT: &str = "smtpd_recipient_restrictions";
 const RELAY: &str = "smtpd_relay_restrictions";
+pub(super) const END_OF_DATA: &str = "smtpd_end_of_data_restrictions";
 pub(super) const MAIN: &str = "main.cf";
+/// Items that permit clients by what is known of them at the end of a message too.
+const PERMITS: [&str; 4] = [
+    "permit_mynetworks",
+    "permit_sasl_authenticated",
+    "permit_tls_clientcerts",
+    "permit_tls_all_clientcerts",
+];
 
-/// Commands that make Postfix ask; none where it does. In each list only an item is added.
+/// Commands that make Postfix ask, each with its parameter; none where it does. In each list only items are added.
 ///
 /// # Errors
 /// Where no command can.
 pub(super) fn policy_commands(
     postfix: &Postfix,
     server: &PolicyServer,
-) -> Result<Vec<String>, PolicyServerError> {
+) -> Result<Vec<(&'static str, String)>, PolicyServerError> {
     let endpoint = server.endpoint(postfix);
     if let PolicyServerAddress::Unix(path) = &server.address {
         let text = path.to_string_lossy();
@@ -35,18 +45,50 @@ pub(super) fn policy_commands(
         }
     }
     let mut commands = Vec::new();
-    for place in postfix.recipient_lists() {
-        let asks = RESTRICTIONS.iter().any(|parameter| {
-            let list = RestrictionList::new(postfix.of(&place, parameter).0);
-            let mut checks = list.policy_checks().into_iter();
-            checks.any(|check| postfix.is_same(check.endpoint, &endpoint))
-        });
-        if !asks {
-            let item = question(&endpoint, server.timeout(), &[]);
-            commands.push(add_question(postfix, &place, &item)?);
+    let asks_in = |place: &str, parameter: &str| {
+        let list = RestrictionList::new(postfix.of(place, parameter).0);
+        let mut checks = list.policy_checks().into_iter();
+        checks.any(|check| postfix.is_same(check.endpoint, &endpoint))
+    };
+    let item = question(&endpoint, server.timeout(), &[]);
+    for place in postfix.places(RECIPIENT) {
+        let mut before_the_end = RESTRICTIONS.iter().filter(|one| **one != END_OF_DATA);
+        if !before_the_end.any(|parameter| asks_in(&place, parameter)) {
+            commands.push((RECIPIENT, add_question(postfix, &place, &item)?));
         }
     }
+    let at_end = if server.decides_at_end { postfix.places(END_OF_DATA) } else { Vec::new() };
+    for place in at_end.into_iter().filter(|place| !asks_in(place, END_OF_DATA)) {
+        commands.push((END_OF_DATA, add_question_at_end(postfix, &place, &item)?));
+    }
     Ok(commands)
+}
+
+/// Behind the operator's list, and the items that permit the clients about whose recipients Postfix does not ask either.
+fn add_question_at_end(
+    postfix: &Postfix,
+    place: &str,
+    item: &str,
+) -> Result<String, PolicyServerError> {
+    let permits = postfix.relaying_clients();
+    let expanded = RestrictionList::new(postfix.of(place, END_OF_DATA).0);
+    let is_missing =
+        |permit: &&str| expanded.items().all(|item| !item.eq_ignore_ascii_case(permit));
+    let permits: Vec<&str> = permits.into_iter().filter(is_missing).collect();
+    let list = RestrictionList::new(postfix.unexpanded(place, END_OF_DATA));
+    let by_hand = || {
+        let item = [&permits[..], &[item]].concat().join(", ");
+        PolicyServerError::ByHandAtEnd { place: place.to_owned(), item }
+    };
+    let end = match (expanded.end(), list.end()) {
+        (Some((_, ListEnd::Permit)), Some((at, ListEnd::Permit))) => at,
+        (None, None) => list.text.len(),
+        _ => return Err(by_hand()),
+    };
+    let (before, after) = list.text.split_at(end);
+    let parts = [&[separated(before)], &permits[..], &[item, after]].concat();
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    set_list(postfix, place, END_OF_DATA, &parts.join(", ")).ok_or_else(by_hand)
 }
 
 fn add_question(postfix: &Postfix, place: &str, item: &str) -> Result<String, PolicyServerError> {
@@ -109,13 +151,28 @@ pub(super) fn set_list(
 }
 
 impl Postfix {
-    /// Where the lists of the services are that receive mail: `main.cf`, or a service that overrides it.
-    fn recipient_lists(&self) -> Vec<String> {
+    /// The items of both lists at RCPT that permit clients to relay, in the order of the lists.
+    fn relaying_clients(&self) -> Vec<&'static str> {
+        let mut permits = Vec::new();
+        for parameter in [RECIPIENT, RELAY] {
+            for place in self.places(parameter) {
+                let list = RestrictionList::new(self.of(&place, parameter).0);
+                for item in list.items() {
+                    let known = PERMITS.into_iter().find(|known| known.eq_ignore_ascii_case(item));
+                    permits.extend(known.filter(|known| !permits.contains(known)));
+                }
+            }
+        }
+        permits
+    }
+
+    /// Where a list of the services is that receive mail: `main.cf`, or a service that overrides it.
+    fn places(&self, parameter: &str) -> Vec<String> {
         let receives = |service: &&MasterService| {
             let behind_postscreen = service.kind == "pass";
             service.command == "smtpd" && (service.receives_internet_mail() || behind_postscreen)
         };
-        let place = |service: &MasterService| match self.of(&service.key(), RECIPIENT).1 {
+        let place = |service: &MasterService| match self.of(&service.key(), parameter).1 {
             true => service.key(),
             false => MAIN.to_owned(),
         };
@@ -147,7 +204,7 @@ mod tests {
             Ok(address) => PolicyServerAddress::Inet(address),
             Err(_) => PolicyServerAddress::Unix(address.into()),
         };
-        PolicyServer { address, deadline: Duration::from_millis(1500) }
+        PolicyServer { address, deadline: Duration::from_millis(1500), decides_at_end: false }
     }
 
     fn postfix(settings: &str, master: &str, overrides: &str) -> Postfix {
@@ -159,8 +216,13 @@ mod tests {
         Postfix::new(None, &main, master, overrides)
     }
 
+    fn commands_for(postfix: &Postfix, server: &PolicyServer) -> Result<Vec<String>, String> {
+        let found = policy_commands(postfix, server).map_err(|error| error.to_string())?;
+        Ok(found.into_iter().map(|(_, command)| command).collect())
+    }
+
     fn commands(postfix: &Postfix) -> Result<Vec<String>, String> {
-        policy_commands(postfix, &server(SOCKET)).map_err(|error| error.to_string())
+        commands_for(postfix, &server(SOCKET))
     }
 
     /// The list that is set.
@@ -267,8 +329,8 @@ mod tests {
     fn a_socket_elsewhere_cannot_be_reached_from_a_chroot() {
         let guard = "smtpd_recipient_restrictions = reject_unauth_destination";
         let ask = |settings: &str, master: &str, address: &str| {
-            let found = policy_commands(&postfix(settings, master, ""), &server(address));
-            found.map(|lines| lines.concat()).map_err(|error| error.to_string())
+            commands_for(&postfix(settings, master, ""), &server(address))
+                .map(|lines| lines.concat())
         };
         let free = "smtp inet n - n - - smtpd\n";
         let chroot = "smtp inet n - y - - smtpd\n";
@@ -287,6 +349,60 @@ mod tests {
         let found = ask(guard, chroot, "[::]:10040").unwrap();
         assert!(found.contains("{ inet:[::1]:10040, timeout"), "{found}");
         assert!(ask(guard, free, "/run/a b").unwrap_err().contains("change [postfix] policy"));
+    }
+
+    /// The commands for rules that are decided at the end of a message, where RCPT asks already.
+    fn at_end(settings: &str, master: &str, overrides: &str) -> Result<Vec<String>, String> {
+        let recipient = format!("{RECIPIENT} = reject_unauth_destination, {ITEM}");
+        let server = PolicyServer { decides_at_end: true, ..server(SOCKET) };
+        commands_for(&postfix(&format!("{recipient}\n{settings}"), master, overrides), &server)
+    }
+
+    #[test]
+    fn the_end_of_a_message_has_a_question_behind_the_operators_list_and_relaying_clients() {
+        let relay = format!("{RELAY} = {RELAY_DEFAULT}\n");
+        for (settings, expected) in [
+            (String::new(), "ASK"),
+            (relay.clone(), "permit_mynetworks, permit_sasl_authenticated, ASK"),
+            (
+                format!("{relay}{END_OF_DATA} = permit_mynetworks, check_client_access cdb:a"),
+                "permit_mynetworks, check_client_access cdb:a, permit_sasl_authenticated, ASK",
+            ),
+            (format!("{END_OF_DATA} = a,permit"), "a, ASK, permit"),
+            // Another service of the same kind stays.
+            (
+                format!("{END_OF_DATA} = check_policy_service inet:127.0.0.1:10031"),
+                "check_policy_service inet:127.0.0.1:10031, ASK",
+            ),
+        ] {
+            let found = at_end(&settings, "", "").unwrap().remove(0).replace(ITEM, "ASK");
+            let expected = format!("postconf -e 'smtpd_end_of_data_restrictions = {expected}'");
+            assert_eq!(found, expected, "{settings}");
+        }
+        let there = format!("{relay}{END_OF_DATA} = {ITEM}");
+        assert_eq!(at_end(&there, "", ""), Ok(Vec::new()));
+        let error = at_end(&format!("{relay}{END_OF_DATA} = reject"), "", "").unwrap_err();
+        assert!(error.contains("write at its end: permit_mynetworks, permit_sasl_"), "{error}");
+        assert!(error.contains(ITEM), "{error}");
+    }
+
+    #[test]
+    fn the_end_of_a_message_is_asked_about_only_for_rules_that_are_decided_there() {
+        let recipient = format!("{RECIPIENT} = reject_unauth_destination, {ITEM}");
+        assert_eq!(commands(&postfix(&recipient, "", "")), Ok(Vec::new()));
+        // A question there is none about recipients.
+        let only = format!("{RECIPIENT} = reject_unauth_destination\n{END_OF_DATA} = {ITEM}");
+        let [command] = &commands(&postfix(&only, "", "")).unwrap()[..] else { panic!("{only}") };
+        assert!(command.contains(RECIPIENT), "{command}");
+    }
+
+    #[test]
+    fn the_list_of_a_service_at_the_end_is_changed_in_master_cf() {
+        let master = "smtp inet n - n - - smtpd\n";
+        let overrides = "smtp/inet/smtpd_end_of_data_restrictions = a,b\n";
+        let expected = "postconf -P 'smtp/inet/smtpd_end_of_data_restrictions=a,b,check_policy_service,\
+                        {unix:private/gatepost,timeout=2s,default_action=DUNNO}'";
+        assert_eq!(at_end("", master, overrides).unwrap(), [expected]);
     }
 
     #[test]

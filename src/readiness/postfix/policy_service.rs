@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::policy_commands::{MAIN, RECIPIENT, policy_commands, set_list};
+use super::policy_commands::{END_OF_DATA, MAIN, RECIPIENT, policy_commands, set_list};
 use super::restrictions::{PolicyCheck, RestrictionList, question, time, value_of};
 use crate::readiness::finding::{CheckName, CheckStatus, FindingList};
-use crate::readiness::policy_server::DEFAULT_TIMEOUT;
+use crate::readiness::policy_server::{DEFAULT_TIMEOUT, PolicyServer};
 use crate::readiness::postconf::{Postfix, RESTRICTIONS};
 use crate::readiness::request::CheckRequest;
 
@@ -18,39 +18,14 @@ const PORT: &str = ":10040";
 pub(super) fn check(postfix: &Postfix, request: &CheckRequest, findings: &mut FindingList) {
     let name = CheckName::PostfixPolicy;
     let server = request.policy_server.as_ref();
-    let is_ours = |check: &PolicyCheck<'_>| match server {
-        Some(server) => postfix.is_same(check.endpoint, &server.endpoint(postfix)),
-        None => check.endpoint.contains(NAME) || check.endpoint.ends_with(PORT),
-    };
-    let before = findings.len();
-    let mut asks = false;
-    for parameter in RESTRICTIONS {
-        for (place, value) in postfix.everywhere(parameter) {
-            let list = RestrictionList::new(value);
-            for check in list.policy_checks().into_iter().filter(is_ours) {
-                asks = true;
-                let faults = faults(postfix, place, &list, &check);
-                let Some(status) = faults.iter().map(|(status, _)| *status).max() else {
-                    continue;
-                };
-                let faults: Vec<&str> = faults.iter().map(|(_, fault)| fault.as_str()).collect();
-                let seen = format!("{parameter} asks {}: {}", check.endpoint, faults.join("; "));
-                let corrected = corrected(postfix, place, parameter, &check);
-                let commands: Vec<String> = corrected.into_iter().collect();
-                let advice = match commands.is_empty() {
-                    true => format!("Write behind reject_unauth_destination: {}", repaired(&check)),
-                    false => "Correct it.".to_owned(),
-                };
-                let finding = match status {
-                    CheckStatus::Fail => findings.fail(name, place, seen, advice),
-                    _ => findings.warn(name, place, seen, advice),
-                };
-                finding.commands = commands;
-            }
-        }
-    }
-    if findings.len() > before {
-        return;
+    let Questions { asks, faulty } = questions(postfix, server);
+    for FaultyQuestion { place, status, seen, advice, command } in &faulty {
+        let (seen, advice) = (seen.clone(), advice.clone());
+        let finding = match status {
+            CheckStatus::Fail => findings.fail(name, place, seen, advice),
+            _ => findings.warn(name, place, seen, advice),
+        };
+        finding.commands = command.iter().cloned().collect();
     }
     let Some(server) = server else {
         let seen = match asks {
@@ -60,47 +35,116 @@ pub(super) fn check(postfix: &Postfix, request: &CheckRequest, findings: &mut Fi
                  what that takes)"
             }
         };
-        findings.pass(name, MAIN, seen);
+        if faulty.is_empty() {
+            findings.pass(name, MAIN, seen);
+        }
         return;
     };
+    let endpoint = server.endpoint(postfix);
     match policy_commands(postfix, server) {
         Ok(commands) if commands.is_empty() => {
-            findings.pass(name, MAIN, format!("{} is asked", server.endpoint(postfix)));
+            if faulty.is_empty() {
+                findings.pass(name, MAIN, format!("{endpoint} is asked"));
+            }
         }
-        Ok(commands) => {
-            let seen = format!("{RECIPIENT} does not ask {}", server.endpoint(postfix));
-            let advice = "Add the question, or remove [postfix] from gatepost's configuration.";
-            findings.warn(name, MAIN, seen, advice).commands = commands;
+        Ok(missing) => {
+            let mut parameters: Vec<&str> =
+                missing.iter().map(|(parameter, _)| *parameter).collect();
+            parameters.dedup();
+            let verb = if parameters.len() > 1 { "do" } else { "does" };
+            let seen = format!("{} {verb} not ask {endpoint}", parameters.join(" and "));
+            let advice = if parameters == [RECIPIENT] {
+                "Add the question, or remove [postfix] from gatepost's configuration."
+            } else {
+                "Add the question, or rules that are decided at the end of a message have no effect."
+            };
+            findings.warn(name, MAIN, seen, advice).commands =
+                missing.into_iter().map(|(_, command)| command).collect();
         }
-        Err(error) => {
-            let seen = format!("{} is not asked", server.endpoint(postfix));
-            findings.warn(name, MAIN, seen, format!("{error}."));
+        // Where a question is at fault, its own advice says the same.
+        Err(error) if faulty.is_empty() => {
+            findings.warn(name, MAIN, format!("{endpoint} is not asked"), format!("{error}."));
+        }
+        Err(_) => {}
+    }
+}
+
+/// The questions that Postfix asks gatepost.
+pub(super) struct Questions<'a> {
+    asks: bool,
+    pub(super) faulty: Vec<FaultyQuestion<'a>>,
+}
+
+/// A question without effect, or that can stop mail.
+pub(super) struct FaultyQuestion<'a> {
+    /// `main.cf`, or a service in master.cf.
+    place: &'a str,
+    status: CheckStatus,
+    pub(super) seen: String,
+    pub(super) advice: String,
+    /// Corrects it, where one command can.
+    pub(super) command: Option<String>,
+}
+
+/// Those to `server`; without it those that look like one to gatepost.
+pub(super) fn questions<'a>(postfix: &'a Postfix, server: Option<&PolicyServer>) -> Questions<'a> {
+    let is_ours = |check: &PolicyCheck<'_>| match server {
+        Some(server) => postfix.is_same(check.endpoint, &server.endpoint(postfix)),
+        None => check.endpoint.contains(NAME) || check.endpoint.ends_with(PORT),
+    };
+    let mut questions = Questions { asks: false, faulty: Vec::new() };
+    for parameter in RESTRICTIONS {
+        for (place, value) in postfix.everywhere(parameter) {
+            let list = RestrictionList::new(value);
+            for check in list.policy_checks().into_iter().filter(is_ours) {
+                questions.asks = true;
+                let faults = faults(postfix, (place, parameter), &list, &check);
+                let Some(status) = faults.iter().map(|(status, _)| *status).max() else {
+                    continue;
+                };
+                let faults: Vec<&str> = faults.iter().map(|(_, fault)| fault.as_str()).collect();
+                let seen = format!("{parameter} asks {}: {}", check.endpoint, faults.join("; "));
+                let command = corrected(postfix, place, parameter, &check);
+                let advice = match (&command, parameter == END_OF_DATA) {
+                    (Some(_), _) => "Correct it.".to_owned(),
+                    (None, true) => format!("Write at its end: {}", repaired(&check)),
+                    (None, false) => {
+                        format!("Write behind reject_unauth_destination: {}", repaired(&check))
+                    }
+                };
+                questions.faulty.push(FaultyQuestion { place, status, seen, advice, command });
+            }
         }
     }
+    questions
 }
 
 /// What is wrong with a question that Postfix has.
 fn faults(
     postfix: &Postfix,
-    place: &str,
+    (place, parameter): (&str, &str),
     list: &RestrictionList<'_>,
     check: &PolicyCheck<'_>,
 ) -> Vec<(CheckStatus, String)> {
     let mut faults = Vec::new();
+    let what = match parameter {
+        "smtpd_data_restrictions" | END_OF_DATA => "message",
+        _ => "recipient",
+    };
     let default = |name: &str| postfix.of(place, name).0;
     let action = check.attribute("default_action");
     let action = action.unwrap_or_else(|| default("smtpd_policy_service_default_action"));
     if !is_dunno(action) {
         let code = action.split_whitespace().next().unwrap_or("451");
         let fault = format!(
-            "without default_action=DUNNO every recipient gets {code} while gatepost does not answer"
+            "without default_action=DUNNO every {what} gets {code} while gatepost does not answer"
         );
         faults.push((CheckStatus::Fail, fault));
     }
     let timeout = check.attribute("timeout");
     let timeout = timeout.unwrap_or_else(|| default("smtpd_policy_service_timeout"));
     if time(timeout).is_none_or(|timeout| timeout > LONGEST_TIMEOUT) {
-        let fault = format!("each recipient waits {timeout} while gatepost hangs");
+        let fault = format!("each {what} waits {timeout} while gatepost hangs");
         faults.push((CheckStatus::Warn, fault));
     }
     if list.end().is_some_and(|(at, _)| at < check.range.start) {
@@ -166,7 +210,7 @@ mod tests {
             let list = RestrictionList::new(list);
             let checks = list.policy_checks();
             let [check] = &checks[..] else { panic!("{list:?}") };
-            faults(&postfix, MAIN, &list, check)
+            faults(&postfix, (MAIN, RECIPIENT), &list, check)
         };
         let good = "{ unix:private/gatepost, timeout=2s, default_action=DUNNO }";
         assert!(faults_of(&format!("check_policy_service {good}"), "y").is_empty());

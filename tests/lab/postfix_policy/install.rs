@@ -5,11 +5,15 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{DOMAINS, asking, policy_only, session, socket};
+use super::{DOMAINS, asking, documented, policy_only, session, socket};
 use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Host, Lab, Mode, Postfix, Smtp};
 
-tests![the_printed_commands_make_postfix_ask, each_part_is_installed_without_the_other];
+tests![
+    the_printed_commands_make_postfix_ask,
+    rules_at_the_end_of_a_message_have_a_question_of_their_own,
+    each_part_is_installed_without_the_other,
+];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const RECIPIENT: &str = "someone@example.org";
@@ -26,6 +30,7 @@ fn the_printed_commands_make_postfix_ask() {
     assert_eq!(found["outcome"], "warn", "{found}");
 
     let commands = install(&lab, &postfix, gateway.file());
+    assert!(!commands.contains("smtpd_end_of_data_restrictions"), "{commands}");
     lab.gateway.run(["sh", "-e", "-c", &commands]);
     // smtpd(8) processes of before the reload end with their sessions.
     postfix.kill_sessions();
@@ -45,9 +50,66 @@ fn the_printed_commands_make_postfix_ask() {
     assert_eq!(found["outcome"], "fail", "{found}");
     let seen = found["seen"].as_str().unwrap();
     assert!(seen.contains("every recipient gets 451") && seen.contains("waits 100s"), "{seen}");
-    for command in found["commands"].as_array().unwrap() {
-        lab.gateway.run(["sh", "-e", "-c", command.as_str().unwrap()]);
-    }
+    let commands = install(&lab, &postfix, gateway.file());
+    assert!(commands.starts_with("# smtpd_recipient_restrictions asks unix:private/gatepost: "));
+    assert!(commands.contains("without default_action=DUNNO every recipient gets 451"));
+    let [corrected] = found["commands"].as_array().unwrap().as_slice() else { panic!("{found}") };
+    assert!(commands.contains(corrected.as_str().unwrap()), "{commands}");
+    lab.gateway.run(["sh", "-e", "-c", &commands]);
+    assert_eq!(install(&lab, &postfix, gateway.file()), "", "it is corrected");
+    let found = check(&lab.gateway, &postfix, gateway.file());
+    assert_eq!(found["outcome"], "pass", "{found}");
+}
+
+/// The item follows what the operator has, and the clients that may relay.
+fn rules_at_the_end_of_a_message_have_a_question_of_their_own() {
+    const OPERATORS: &str = "check_client_access static:{INFO of the operator}";
+    let lab = Lab::new();
+    let path = socket(&lab, "installed");
+    let postfix =
+        asking(&lab, "installed", &format!("smtpd_end_of_data_restrictions = {OPERATORS}\n"));
+    let rule = REFUSE.replace("ipv6\"", "ipv6\", at = \"data\"");
+    let gateway = Gateway::start(&lab, &policy_only(&lab, &path).policies(&rule));
+    let send = |mut smtp: Smtp| {
+        smtp.begin("a@client.example", RECIPIENT);
+        smtp.data(b"Subject: x\r\n\r\nx\r\n")
+    };
+    assert_eq!(send(session(&lab, Family::Ipv6)).code, 250, "it is not asked yet");
+    let found = check(&lab.gateway, &postfix, gateway.file());
+    assert_eq!(found["outcome"], "warn", "{found}");
+    let seen = found["seen"].as_str().unwrap();
+    let both = "smtpd_recipient_restrictions and smtpd_end_of_data_restrictions do not ask";
+    assert!(seen.starts_with(both), "{seen}");
+
+    let commands = install(&lab, &postfix, gateway.file());
+    lab.gateway.run(["sh", "-e", "-c", &commands]);
+    postfix.kill_sessions();
+    let list = postconf(&lab, &postfix, &["-h", "smtpd_end_of_data_restrictions"]);
+    let documented = documented("text", "smtpd_end_of_data_restrictions = permit_mynetworks");
+    let item = documented.split_once("check_policy_service").unwrap().1.trim();
+    let item = item.replace("inet:127.0.0.1:10040", "unix:private/gatepost");
+    assert_eq!(list.trim(), format!("{OPERATORS}, permit_mynetworks, check_policy_service {item}"));
+    let rejected = send(session(&lab, Family::Ipv6));
+    assert_eq!((rejected.code, &rejected.lines[0][..6]), (554, "5.7.1 "), "{rejected:?}");
+    assert_eq!(send(session(&lab, Family::Ipv4)).code, 250);
+    let own = send(lab.gateway.smtp("[::1]:25".parse().unwrap()));
+    assert_eq!(own.code, 250, "mynetworks may relay, and is not asked about: {own:?}");
+    let found = check(&lab.gateway, &postfix, gateway.file());
+    assert_eq!(found["outcome"], "pass", "{found}");
+    assert_eq!(install(&lab, &postfix, gateway.file()), "", "nothing is left to do");
+
+    // The operator's list replaces it, and later has a shorter line.
+    postconf(&lab, &postfix, &["-e", "smtpd_end_of_data_restrictions ="]);
+    let found = check(&lab.gateway, &postfix, gateway.file());
+    assert_eq!(found["outcome"], "warn", "{found}");
+    let seen = found["seen"].as_str().unwrap();
+    assert!(seen.starts_with("smtpd_end_of_data_restrictions does not ask"), "{seen}");
+    let short = "smtpd_end_of_data_restrictions = check_policy_service unix:private/gatepost";
+    postconf(&lab, &postfix, &["-e", short]);
+    let found = check(&lab.gateway, &postfix, gateway.file());
+    assert_eq!(found["outcome"], "fail", "{found}");
+    assert!(found["seen"].as_str().unwrap().contains("every message gets 451"), "{found}");
+    lab.gateway.run(["sh", "-e", "-c", &install(&lab, &postfix, gateway.file())]);
     let found = check(&lab.gateway, &postfix, gateway.file());
     assert_eq!(found["outcome"], "pass", "{found}");
 }
@@ -109,10 +171,10 @@ fn install(lab: &Lab, postfix: &Postfix<'_>, file: &Path) -> String {
     lab.gateway.run(words(postfix, file))
 }
 
-fn postconf(lab: &Lab, postfix: &Postfix<'_>, options: &[&str]) {
+fn postconf(lab: &Lab, postfix: &Postfix<'_>, options: &[&str]) -> String {
     let config = postfix.config_directory();
     let command = ["postconf", "-c", config.to_str().unwrap()];
-    lab.gateway.run(command.iter().chain(options));
+    lab.gateway.run(command.iter().chain(options))
 }
 
 /// The finding about the policy service. No DNS server answers the rest of the check.
