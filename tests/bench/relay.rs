@@ -166,6 +166,8 @@ impl Run {
         if plan.only_mail {
             return Ok(());
         }
+        // It has a sink of its own until it is ready.
+        let verifying = Proxy::start(lab, Peer::GatepostVerifying, plan.threads, folder);
         let sink = Sink::start(lab)?;
         let sessions = plan.latency_sessions;
         rounds(results, count, "latency", &mut proxies, |proxy| {
@@ -176,7 +178,6 @@ impl Run {
         rounds(results, count, "large_messages", &mut proxies, |proxy| {
             measures::large(lab, proxy, sink.counters(), messages)
         })?;
-        let verifying = Proxy::start(lab, Peer::GatepostVerifying, plan.threads, folder);
         match verifying {
             Ok(verifying) => proxies.push(verifying),
             Err(error) => results.fail("signed_messages", Peer::GatepostVerifying, &error),

@@ -232,32 +232,38 @@ fn unchanged_simple(bytes: &[u8]) -> usize {
 
 /// The same for "relaxed": also single spaces between words.
 fn unchanged_relaxed(bytes: &[u8]) -> usize {
-    let mut end = 0;
-    while let Some(offset) = bytes.get(end..).and_then(find_control) {
-        let stop = end + offset;
+    let mut from = 0;
+    while let Some(stop) = find_break(bytes, from) {
+        let before = stop.checked_sub(1).and_then(|before| bytes.get(before));
         match bytes.get(stop..) {
-            Some([b' ', next, ..]) if stop > 0 && *next > b' ' => end = stop + 2,
-            Some([b'\r', b'\n', next, ..]) if stop > 0 && *next > b' ' => end = stop + 3,
+            // What follows the space decides on it, too.
+            _ if before == Some(&b' ') => return stop - 1,
+            Some([b'\r', b'\n', next, ..]) if stop > 0 && *next > b' ' => from = stop + 3,
             Some([b' ' | b'\t' | b'\r' | b'\n', ..]) | None => return stop,
-            Some(_) => end = stop + 1,
+            Some(_) => from = stop + 1,
         }
     }
-    bytes.len()
+    bytes.len() - usize::from(bytes.ends_with(b" "))
 }
 
-/// The position of the first space or control character. Words are short: eight octets at a time take less than a call of
-/// `memchr`.
-fn find_control(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        // The highest bit of each octet below 0x21, and perhaps of octets behind such a one.
-        let found = word.wrapping_sub(ONES * 0x21) & !word & (ONES * 0x80);
-        if found != 0 {
-            return Some(index * 8 + found.trailing_zeros() as usize / 8);
-        }
-    }
-    let offset = rest.iter().position(|byte| *byte <= b' ')?;
-    Some(bytes.len() - rest.len() + offset)
+/// The position of the first octet, at or after `from`, that is neither text nor a single space after text.
+fn find_break(bytes: &[u8], from: usize) -> Option<usize> {
+    const BLOCK: usize = 32;
+    let is_break = |before: u8, octet: u8| (octet <= b' ') & ((octet != b' ') | (before <= b' '));
+    let from = match from {
+        0 if *bytes.first()? <= b' ' => return Some(0),
+        0 => 1,
+        from => from,
+    };
+    let (before, octets) = (bytes.get(from - 1..)?, bytes.get(from..)?);
+    // Without a branch for each octet, the compiler compares a block at a time.
+    let has_break = |(before, octets): &(&[u8; BLOCK], &[u8; BLOCK])| {
+        let pairs = before.iter().zip(octets.iter());
+        pairs.fold(false, |found, (before, octet)| found | is_break(*before, *octet))
+    };
+    let blocks = before.as_chunks::<BLOCK>().0.iter().zip(octets.as_chunks::<BLOCK>().0);
+    let passed = BLOCK * blocks.take_while(|pair| !has_break(pair)).count();
+    let mut rest = before.iter().zip(octets).skip(passed);
+    let offset = rest.position(|(before, octet)| is_break(*before, *octet))?;
+    Some(from + passed + offset)
 }

@@ -57,6 +57,45 @@ fn bodies_are_canonical() {
     }
 }
 
+/// Octets are compared in blocks: what ends an unchanged part may stand anywhere in them.
+#[test]
+fn every_place_in_a_block_is_alike() {
+    let words = "ab c defg h ".repeat(12);
+    for part in [
+        " ",
+        "  ",
+        "\t",
+        " \t",
+        "\r\n",
+        " \r\n",
+        "\r\n ",
+        "\r\n\r\n",
+        "\n",
+        "\r",
+        "\r ",
+        " \r",
+        "\x01",
+        " \x01",
+        "\x01 ",
+        "\x01  ",
+        "\r\n\x01",
+        "\r\n\t\r\n",
+        "\u{e4}",
+        " \u{e4} ",
+    ] {
+        for (at, _) in words.char_indices() {
+            let (before, after) = words.split_at(at);
+            for body in [format!("{before}{part}{after}"), format!("{before}{part}")] {
+                let octets: Vec<&[u8]> = body.as_bytes().chunks(1).collect();
+                for name in [Simple, Relaxed] {
+                    let whole = canonical(name, &[body.as_bytes()]);
+                    assert_eq!(whole, canonical(name, &octets), "{name:?} {body:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn many_empty_lines_are_counted_only() {
     let body = format!("a{}b\r\n{}", "\r\n".repeat(1_000), "\r\n".repeat(1_000));
