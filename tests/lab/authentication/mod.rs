@@ -3,7 +3,7 @@
 
 mod memory;
 mod rspamd_signer;
-mod signer;
+pub(crate) mod signer;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -140,7 +140,8 @@ fn dmarc() -> Vec<Case> {
     cases.collect()
 }
 
-fn zones(signer: &Signer) -> BTreeMap<String, String> {
+/// The zones of the senders and of the clients `good` and `missing`.
+pub(crate) fn zones(signer: &Signer) -> BTreeMap<String, String> {
     const ALL: &str = "v=spf1 ip4:203.0.113.0/24 ip6:2001:db8:c::/64 -all";
     let key = signer.key_record();
     let mut example = format!("ns AAAA 2001:db8:53::53\nmail._domainkey.signer TXT {key}\n");

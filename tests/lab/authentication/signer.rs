@@ -13,7 +13,7 @@ pub(crate) struct Signer {
 
 impl Signer {
     /// With a key of its own in `folder`.
-    pub(super) fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path) -> Self {
         require_program("dkimsign", "python3-dkim");
         let key = folder.join("key.pem");
         let path = key.to_str().unwrap();
@@ -24,17 +24,17 @@ impl Signer {
     }
 
     /// The TXT record's data, in strings of at most 255 octets.
-    pub(super) fn key_record(&self) -> String {
+    pub(crate) fn key_record(&self) -> String {
         let record = format!("v=DKIM1; k=rsa; p={}", self.public);
         let (first, second) = record.split_at(200);
         format!("\"{first}\" \"{second}\"")
     }
 
-    pub(super) fn key_file(&self) -> &Path {
+    pub(crate) fn key_file(&self) -> &Path {
         &self.key
     }
 
-    pub(super) fn sign(&self, domain: &str, selector: &str, message: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, domain: &str, selector: &str, message: &[u8]) -> Vec<u8> {
         // Debian's Python has dkimpy; another may come first in the path.
         let mut signer = Command::new("/usr/bin/python3")
             .arg("/usr/bin/dkimsign")

@@ -5,8 +5,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::authentication::signer::Signer;
+use crate::authentication::{Case, GOOGLE, zones};
 use crate::harness::tests;
-use crate::support::{Family, Host, Lab, Mode, Postfix, Process, port, until};
+use crate::support::world::{KNOT, knot, sender_ip};
+use crate::support::{
+    Authority, Family, HOSTNAME, Host, Lab, Mode, OwnTls, Postfix, Process, port, until,
+};
 
 tests![
     each_passes_config_check_without_a_warning,
@@ -14,6 +19,7 @@ tests![
     in_front_of_postfix_on_the_same_host,
     on_a_router,
     behind_a_load_balancer,
+    googles_rule_for_senders,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -21,6 +27,14 @@ const PACKAGED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
 
 fn example(name: &str) -> String {
     fs::read_to_string(Path::new(PACKAGED).join("examples").join(name)).unwrap()
+}
+
+/// The certificate and key of an example, and where they are in a test.
+fn with_certificate(text: &str, authority: &Authority) -> String {
+    let certificate = authority.server_certificate().display().to_string();
+    let key = authority.server_key().display().to_string();
+    text.replace("/etc/gatepost/fullchain.pem", &certificate)
+        .replace("/etc/gatepost/privkey.pem", &key)
 }
 
 /// The installed `.toml` files.
@@ -32,15 +46,22 @@ fn all() -> Vec<PathBuf> {
 }
 
 fn each_passes_config_check_without_a_warning() {
-    assert!(all().len() >= 4, "{:?}", all());
+    assert!(all().len() >= 5, "{:?}", all());
+    let folder = std::env::temp_dir().join(format!("gatepost-examples-{}", std::process::id()));
+    fs::create_dir(&folder).unwrap();
+    let authority = Authority::new(folder.clone(), HOSTNAME);
+    let copy = folder.join("example.toml");
     for file in all() {
-        let check = Command::new(GATEPOST).args(["config", "check"]).arg(&file).output().unwrap();
+        fs::write(&copy, with_certificate(&fs::read_to_string(&file).unwrap(), &authority))
+            .unwrap();
+        let check = Command::new(GATEPOST).args(["config", "check"]).arg(&copy).output().unwrap();
         let printed = String::from_utf8_lossy(&check.stdout).into_owned();
         let warned = String::from_utf8_lossy(&check.stderr).into_owned();
         assert!(check.status.success() && printed.ends_with(": OK\n"), "{printed}{warned}");
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.lines().all(|line| line.chars().count() <= 128), "{}", file.display());
     }
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 /// Starts a gateway with `text`, with the host's files moved to the lab's folder.
@@ -90,11 +111,10 @@ fn the_default_runs_beside_a_postfix_on_port_25() {
     }
 }
 
-/// The commands in its comments run first.
-fn in_front_of_postfix_on_the_same_host() {
-    let lab = Lab::new();
+/// A Postfix of the server, whose addresses are those of the examples. The commands in the comments of `same-host.toml` have run.
+fn postfix_behind_the_examples(lab: &Lab) -> Postfix<'_> {
     lab.server.configure("addr add 2001:db8::25/128 dev lo nodad\naddr add 192.0.2.25/32 dev lo\n");
-    let postfix = Postfix::receiver(&lab);
+    let postfix = Postfix::receiver(lab);
     let text = example("same-host.toml");
     let typed = text.lines().filter_map(|line| line.strip_prefix("#   "));
     let typed: Vec<&str> = typed.filter(|line| line.starts_with("post")).collect();
@@ -103,6 +123,13 @@ fn in_front_of_postfix_on_the_same_host() {
         let shell = format!("MAIL_CONFIG={} {command}", postfix.config_directory().display());
         lab.server.run(["sh", "-c", &shell]);
     }
+    postfix
+}
+
+fn in_front_of_postfix_on_the_same_host() {
+    let lab = Lab::new();
+    let postfix = postfix_behind_the_examples(&lab);
+    let text = example("same-host.toml");
     let _gateway = run(&lab, &lab.server, &text);
     for at in ["[2001:db8::25]:25", "192.0.2.25:25"] {
         let at: SocketAddr = at.parse().unwrap();
@@ -173,4 +200,63 @@ fn behind_a_load_balancer() {
     deliver_after_greeting(&mut outsider, "outsider@example.org");
     let own = format!("[{from}]");
     postfix.wait_for_log(&own, |line| line.contains("client=") && line.contains(&own));
+}
+
+/// In shadow mode, and in force without its line `mode`; the clients use STARTTLS.
+fn googles_rule_for_senders() {
+    let lab = Lab::new();
+    let postfix = postfix_behind_the_examples(&lab);
+    lab.client.configure("route add 192.0.2.25/32 via 192.0.2.1\n");
+    lab.gateway.configure(
+        "route add 2001:db8::25/128 via 2001:db8:2::25\nroute add 192.0.2.25/32 via 198.51.100.25\n",
+    );
+    for family in Family::ALL {
+        lab.add_client_ip(sender_ip("good", family));
+    }
+    let tls = OwnTls::new(&lab);
+    let signer = Signer::new(&lab.folder("signer"));
+    let _knot = knot(&lab, &zones(&signer), &[]);
+    let text = with_certificate(&example("google-sender-rule.toml"), &tls.authority);
+    let text = text.replace("[lookup]\n", &format!("[lookup]\ndns = [\"{KNOT}\"]\n"));
+    let in_force = text.replace("mode = \"shadow\"\n", "");
+    assert!(in_force.contains(GOOGLE), "another rule than that of docs/policy.md");
+    let send = |family, signature: Option<&str>| {
+        let case = Case {
+            client: "good",
+            family,
+            sender: "alice@spf-none.example".to_owned(),
+            author: "author.example".to_owned(),
+            signature: signature.map(|domain| (domain.to_owned(), "good")),
+            reply: String::new(),
+        };
+        let at = if family == Family::Ipv6 { "[2001:db8::25]:25" } else { "192.0.2.25:25" };
+        let mut smtp = lab.client.smtp_from(sender_ip("good", family), at.parse().unwrap());
+        smtp.start_tls(tls.client(), HOSTNAME);
+        smtp.begin(&case.sender, "bob@example.org");
+        let reply = smtp.data(&case.message(&signer));
+        smtp.dialogue("C: QUIT\n S: 221");
+        let enhanced = reply.lines[0].split(' ').next().unwrap_or_default().to_owned();
+        (reply.code, enhanced)
+    };
+    let accepted = (250, "2.0.0".to_owned());
+    let signed = Some("signer.example");
+    for (text, unsigned_over_ipv6) in
+        [(text, accepted.clone()), (in_force, (550, "5.7.26".to_owned()))]
+    {
+        let gateway = run(&lab, &lab.server, &text);
+        assert_eq!(send(Family::Ipv6, signed), accepted);
+        assert_eq!(send(Family::Ipv4, None), accepted);
+        let found = || gateway.log().matches("authenticated.not_authenticated").count();
+        assert_eq!(found(), 0, "{}", gateway.log());
+        assert_eq!(send(Family::Ipv6, None), unsigned_over_ipv6);
+        until("the session's line", || (found() == 1).then_some(()));
+        let verdict = if unsigned_over_ipv6.0 == 250 {
+            "shadow=\"reject by IPv6 senders have a confirmed name and authenticate"
+        } else {
+            "rule=\"IPv6 senders have a confirmed name and authenticate\""
+        };
+        assert!(gateway.log().contains(verdict), "{}", gateway.log());
+    }
+    postfix.wait_until_idle();
+    assert_eq!(postfix.count_to("bob@example.org"), 5);
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{DOMAINS, asking, documented, policy_only, session, socket};
+use crate::authentication::GOOGLE;
 use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Host, Lab, Mode, Postfix, Smtp};
 
@@ -132,6 +133,13 @@ fn each_part_is_installed_without_the_other() {
     assert!(!commands.contains("gatepost-map"), "{commands}");
     assert!(commands.contains("check_policy_service { unix:private/gatepost, "), "{commands}");
 
+    // Postfix's questions cannot have what the rule needs: at the end of a message they would defer what the relay did not see.
+    let googles = policy_beside_relay(config(), &lab).policies(GOOGLE);
+    assert!(!printed(&googles).contains("smtpd_end_of_data_restrictions"));
+    let in_shadow = format!("{GOOGLE}mode = \"shadow\"\n");
+    let googles = policy_beside_relay(config(), &lab).policies(&in_shadow);
+    assert!(printed(&googles).contains("smtpd_end_of_data_restrictions"));
+
     fs::write(&file, config().toml()).unwrap();
     let refused = lab.gateway.output(words(&postfix, &file));
     assert!(!refused.status.success());
@@ -148,6 +156,10 @@ fn each_part_is_installed_without_the_other() {
     let error = String::from_utf8(refused.stderr).unwrap();
     assert!(error.contains("25/inet in master.cf runs in a chroot"), "{error}");
     assert!(error.contains("/queue/private/gatepost\""), "{error}");
+}
+
+fn policy_beside_relay(config: Config, lab: &Lab) -> Config {
+    config.set("postfix", &format!("policy = \"unix:{}\"", socket(lab, "parts").display()))
 }
 
 /// The enhanced code of the reply to a recipient.
