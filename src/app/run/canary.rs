@@ -6,6 +6,8 @@ mod failure_log;
 mod outbound;
 mod passed;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

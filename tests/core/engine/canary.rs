@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost::addr::{ClientAddr, OriginalDst};
-use gatepost::canary::MarkRules;
+use gatepost::canary::{MarkPattern, MarkRules, PassedMessage, SpamFilter};
 use gatepost::engine::{Output, Profile, Proxy, Timeouts};
 use gatepost::time::Timestamp;
 
@@ -12,7 +12,11 @@ const AT: Timestamp = Timestamp::from_nanos(1);
 
 /// The canaries that pass in a session of these bytes of the client, each answered by the next replies.
 fn passed(reads_canaries: bool, dialogue: &[(&str, &str)]) -> Vec<String> {
-    let canary_marks = reads_canaries.then(MarkRules::default);
+    let messages = messages(reads_canaries.then(MarkRules::default), dialogue);
+    messages.into_iter().map(|message| message.message_id).collect()
+}
+
+fn messages(canary_marks: Option<MarkRules>, dialogue: &[(&str, &str)]) -> Vec<PassedMessage> {
     let profile = Arc::new(Profile { canary_marks, ..Profile::default() });
     let client = ClientAddr::new("[2001:db8::1]:4000".parse().unwrap());
     let destination = OriginalDst::new("[2001:db8::25]:25".parse().unwrap());
@@ -34,7 +38,7 @@ fn passed(reads_canaries: bool, dialogue: &[(&str, &str)]) -> Vec<String> {
         let used = proxy.on_server_data(reply.as_bytes(), AT, &mut out);
         assert_eq!(used, reply.len(), "{reply:?} is not consumed");
     }
-    canaries.into_iter().map(|message| message.message_id).collect()
+    canaries
 }
 
 const EHLO: (&str, &str) = ("EHLO c\r\n", "250-s\r\n250 CHUNKING\r\n");
@@ -67,4 +71,17 @@ fn canaries_are_read_in_data_and_in_chunks() {
     ];
     assert_eq!(passed(true, &dialogue), [ID, ID, ID]);
     assert_eq!(passed(false, &dialogue), [""; 0]);
+}
+
+#[test]
+fn marks_of_the_operator_are_seen_as_a_message_passes() {
+    let data = format!("X-Filter-Verdict: it is\r\n Junk\r\nMessage-ID: {ID}\r\n\r\n.\r\n");
+    let dialogue = [EHLO, MAIL, RCPT, ("DATA\r\n", "354 go\r\n"), (&data, "250 queued\r\n")];
+    let of = |rules| {
+        let found = messages(Some(rules), &dialogue).remove(0).judgement.marks;
+        found.into_iter().map(|mark| (mark.by, mark.value)).collect::<Vec<_>>()
+    };
+    let pattern = MarkPattern::parse("X-Filter-Verdict: *junk*").unwrap();
+    assert_eq!(of(MarkRules::new(vec![pattern])), [(SpamFilter::Custom, "it is Junk".to_owned())]);
+    assert_eq!(of(MarkRules::default()), []);
 }

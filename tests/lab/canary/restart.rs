@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::CANARY;
 use super::gateway::{INBOUND, Loop, OUR_ZONE, Place, start_with};
-
 use crate::harness::tests;
 use crate::support::rspamd::Filter;
 use crate::support::sites::dns_with;
@@ -62,6 +61,10 @@ fn a_result_and_the_limit_of_a_day_survive_kill_9() {
     site.gateway.start_again();
     assert_eq!(site.gateway.metric(PARITY, &[INBOUND]), -1.0);
     until("another pair", || (sent(&site).len() == 2).then_some(()));
+    // It counts from before it was sent.
+    site.gateway.kill_and_start_again();
+    thread::sleep(Duration::from_secs(7));
+    assert_eq!(sent(&site).len(), 2, "{}", site.vantage.log());
 }
 
 fn a_pair_that_waits_at_a_restart_goes_on_waiting() {
