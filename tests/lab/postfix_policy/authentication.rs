@@ -8,13 +8,16 @@ use super::{asking, lines_with, socket};
 use crate::authentication::{Case, GOOGLE, Site, authenticated, grid};
 use crate::harness::tests;
 use crate::support::world::{KNOT, sender_ip};
-use crate::support::{Config, Entrance, Family, Gateway, Lab, Mode, Postfix, Transport, port};
+use crate::support::{
+    Config, Entrance, Family, Gateway, Lab, Mode, Postfix, Reply, Transport, port,
+};
 
 tests![
     without_content_spf_alone_authenticates,
     rules_on_spf_are_those_of_the_relay,
     googles_rule_defers_where_only_a_signature_could_help,
     a_message_that_the_relay_decided_is_not_decided_without_its_content,
+    the_end_of_a_message_is_decided_for_all_its_recipients,
 ];
 
 const TO: &str = "bob@example.org";
@@ -357,5 +360,45 @@ fn a_message_that_the_relay_decided_is_not_decided_without_its_content() {
             }
         }
         assert!(!site.postfix.log().contains("gatepost would tempfail"), "{}", site.postfix.log());
+    }
+}
+
+/// At the end of a message with several recipients Postfix names none.
+fn the_end_of_a_message_is_decided_for_all_its_recipients() {
+    let lab = Lab::new();
+    let entrance = Entrance::new(&lab, Mode::Proxy, Transport::Plaintext);
+    let both = Both::new(&lab, &entrance);
+    let config = both.config.clone().set("site", "domains = [\"example.org\"]");
+    let _gateway = Gateway::start(&lab, &config.policies(&rule("\"authenticated\"", "")));
+    for (spf, recipients, end) in [
+        ("none", &[("bob", "250 2.1.5"), ("ann", "250 2.1.5")][..], "450 4.7.26"),
+        ("pass", &[("bob", "250 2.1.5"), ("ann", "250 2.1.5")], "250 2.0.0"),
+        // The exempt recipient has the message for itself.
+        ("none", &[("postmaster", "250 2.1.5"), ("bob", "450 4.5.3")], "250 2.0.0"),
+        ("none", &[("bob", "250 2.1.5"), ("postmaster", "450 4.5.3")], "450 4.7.26"),
+    ] {
+        for port in [port::SMTP, RELAY] {
+            let to = SocketAddr::new(lab.gateway_ip(Family::Ipv6), port);
+            let mut smtp = lab.client.smtp_from(sender_ip("good", Family::Ipv6), to);
+            smtp.dialogue(&format!(
+                "S: 220\n C: EHLO client.example.net\n S: 250\n C: MAIL FROM:<alice@spf-{spf}.example>\n S: 250"
+            ));
+            let is_relay = port == RELAY;
+            let check = |reply: &Reply, expected: &str| {
+                // The relay knows that there is no signature, and has codes of its own.
+                let expected = match expected {
+                    "450 4.5.3" if is_relay => "452 4.5.3",
+                    "450 4.7.26" if is_relay => "550 5.7.26",
+                    other => other,
+                };
+                let reply = format!("{} {}", reply.code, reply.lines.join(" / "));
+                assert!(reply.starts_with(expected), "{spf}, {recipients:?}, {port}: {reply}");
+            };
+            for (recipient, expected) in recipients {
+                check(&smtp.ask(&format!("RCPT TO:<{recipient}@example.org>")), expected);
+            }
+            check(&smtp.data(b"From: a@author.example\r\n\r\nx\r\n"), end);
+            smtp.ask("QUIT");
+        }
     }
 }
