@@ -70,6 +70,15 @@ fn check_selector(name: &DomainName, known: &KnownAnswers, findings: &mut Findin
             let advice = "Sign with a new key of 2048 bits: verifiers ignore keys shorter than 1024 (RFC 8301).";
             findings.fail(check, name, description, advice);
         }
+        Some(_) if !key.allows_sha256 => {
+            let advice = "Remove h=, or add sha256 to it: verifiers ignore signatures with SHA-1 (RFC 8301 §3.1), so none can \
+                          pass with this key.";
+            findings.fail(check, name, format!("{description}, only for SHA-1 (h=)"), advice);
+        }
+        Some(_) if !key.is_for_email => {
+            let advice = "Remove s=, or write s=email: verifiers of mail do not use this key.";
+            findings.fail(check, name, format!("{description}, not for email (s=)"), advice);
+        }
         Some(_) if key.is_testing => {
             let advice = "Remove t=y once signing works: verifiers may treat the mail as unsigned.";
             findings.warn(check, name, format!("{description}, test mode (t=y)"), advice);

@@ -28,6 +28,7 @@ mod tests;
 use self::finding::FindingList;
 pub use self::finding::{CheckName, CheckReport, CheckStatus, Finding, Portion, ServerMeasurement};
 pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers};
+use self::mx::MxHost;
 pub use self::policy_server::{PolicyServer, PolicyServerAddress, PolicyServerError};
 pub use self::postconf::{PARAMETERS, Postfix, RESTRICTIONS};
 pub use self::postfix::{InstalledParts, install_commands};
@@ -47,7 +48,7 @@ pub enum CheckEvaluation {
 pub fn evaluate_sending(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation {
     let mut findings = FindingList::default();
     sender::check(request, known, &mut findings);
-    spf::check(request, known, &mut findings);
+    spf::check(request, true, known, &mut findings);
     dkim::check(request, known, &mut findings);
     dmarc::check(request, known, &mut findings);
     postfix::check_sending(request, known, &mut findings);
@@ -60,20 +61,42 @@ pub fn evaluate_sending(request: &CheckRequest, known: &KnownAnswers) -> CheckEv
     }
 }
 
+/// Whether the senders are those of the domain. The addresses of this host's interfaces are only if one is that of an exchange,
+/// or the SPF record lists it: others may check a domain, too. `None` as long as it is not known.
+fn judges_senders(request: &CheckRequest, hosts: &[MxHost], known: &KnownAnswers) -> Option<bool> {
+    if request.senders_from != Origin::Interfaces {
+        return Some(true);
+    }
+    let is_exchange = |ip| hosts.iter().any(|host| host.addresses.contains(ip));
+    if request.senders.iter().any(is_exchange) {
+        return Some(true);
+    }
+    spf::lists_a_sender(request, known)
+}
+
 /// Terminates after a bounded number of rounds: the limits of the RFCs bound the questions.
 pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation {
     let mut findings = FindingList::default();
     let hosts = mx::check(request, known, &mut findings);
     smtp::check(&hosts, known, &mut findings);
     mtu::check(&hosts, request, known, &mut findings);
-    sender::check(request, known, &mut findings);
-    spf::check(request, known, &mut findings);
+    let judges_senders = judges_senders(request, &hosts, known);
+    if judges_senders == Some(true) {
+        sender::check(request, known, &mut findings);
+    }
+    spf::check(request, judges_senders == Some(true), known, &mut findings);
     dkim::check(request, known, &mut findings);
     dmarc::check(request, known, &mut findings);
     postfix::check(request, known, &mut findings);
     let missing = known.take_missing();
     if missing.is_empty() {
-        CheckEvaluation::Done(findings.into_report(request, smtp::measurements(&hosts, known)))
+        let mut report = findings.into_report(request, smtp::measurements(&hosts, known));
+        if judges_senders == Some(false) {
+            let how = "sending addresses: name them with --from ADDRESS, as this host's are neither those of an exchange nor \
+                       in the SPF record";
+            report.not_checked.insert(0, (Portion::Senders, how));
+        }
+        CheckEvaluation::Done(report)
     } else {
         CheckEvaluation::Needs(missing)
     }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::finding::{CheckName, FindingList};
 use super::known::{CnameAnswer, KnownAnswers};
 use super::request::CheckRequest;
+use super::spf;
 use crate::addr::{Family, is_global};
 use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, MAX_EXCHANGES};
 
@@ -137,6 +138,10 @@ fn exchanges(
     let all = found.len();
     found.retain(|(_, host)| !host.is_root());
     if found.is_empty() {
+        if spf::sends_no_mail(domain, known)? {
+            findings.pass(check, domain, "null MX (RFC 7505): accepts no mail, and sends none");
+            return None;
+        }
         let advice = "Publish an MX record if the domain is to receive mail. If it only sends, expect servers to reject \
                       its mail, because nobody can reply to it (RFC 7505 §4.2).";
         findings.warn(check, domain, "null MX: accepts no mail (RFC 7505)", advice);
@@ -176,6 +181,13 @@ fn implicit_mx(
     let check = CheckName::MxRecords;
     match (v4, v6) {
         (Ok(v4), Ok(v6)) if v4.is_empty() && v6.is_empty() => {
+            if spf::sends_no_mail(domain, known)? {
+                let advice =
+                    format!("Publish a null MX, which says so: {domain}. MX 0 . (RFC 7505)");
+                let seen = "no MX record and no address: accepts no mail, and sends none";
+                findings.warn(check, domain, seen, advice);
+                return None;
+            }
             let advice = format!("Publish an MX record, such as: {domain}. MX 10 mx.{domain}.");
             findings.fail(
                 check,
@@ -203,6 +215,13 @@ fn implicit_mx(
 fn check_name(name: &DomainName, known: &KnownAnswers, findings: &mut FindingList) -> bool {
     let check = CheckName::MxName;
     let text = name.to_string();
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let seen = format!("a host named {text:?}, which cannot exist");
+        let advice = "If the domain is to receive no mail, name the root in the MX record, a dot alone: MX 0 . (RFC 7505 §3). \
+                      Otherwise name a host.";
+        findings.fail(check, name, seen, advice);
+        return false;
+    }
     if text.parse::<IpAddr>().is_ok() || text.starts_with('[') {
         let advice = "Name a host in the MX record, and publish A and AAAA records of that host.";
         findings.fail(check, name, "an address instead of a host name", advice);
@@ -220,6 +239,12 @@ fn check_name(name: &DomainName, known: &KnownAnswers, findings: &mut FindingLis
         Some(CnameAnswer::Unknown(reason)) => {
             findings.lookup_failed(check, name, "CNAME", *reason);
         }
+    }
+    let lookups = Family::ALL.map(|family| known.lookup(Lookup::Addresses(name.clone(), family)));
+    if lookups.contains(&Some(&Answer::NxDomain)) {
+        let advice = "Remove the MX record, or correct the name. Whoever gets a missing name registered receives the domain's mail.";
+        findings.fail(check, name, "the host does not exist (NXDOMAIN)", advice);
+        return false;
     }
     true
 }

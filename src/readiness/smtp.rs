@@ -2,6 +2,7 @@
 //!
 //! RFC 5321 §4.2 and §4.3, RFC 3207.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -240,8 +241,21 @@ fn compare_families(host: &MxHost, known: &KnownAnswers, findings: &mut FindingL
                 };
                 of.iter().filter(|survey| is_ready(survey)).all(offers)
             };
-            if tls(&v6) == tls(&v4) {
+            let [of_v6, of_v4] = [&v6, &v4].map(|of| keywords(of));
+            if tls(&v6) == tls(&v4) && of_v6 == of_v4 {
                 findings.pass(check, &host.name, timing(&v6, &v4));
+            } else if tls(&v6) == tls(&v4) {
+                let only = |one: &BTreeSet<String>, other: &BTreeSet<String>| {
+                    one.difference(other).cloned().collect::<Vec<_>>().join(", ")
+                };
+                let differences = [("IPv6", only(&of_v6, &of_v4)), ("IPv4", only(&of_v4, &of_v6))];
+                let differences = differences.iter().filter(|(_, words)| !words.is_empty());
+                let seen: Vec<String> = differences
+                    .map(|(family, words)| format!("{words} over {family} only"))
+                    .collect();
+                let advice = "Find the filter or second server that answers one family: mail is treated differently over it.";
+                let seen = format!("the reply to EHLO offers {}", seen.join(", "));
+                findings.warn(check, &host.name, seen, advice);
             } else {
                 let (with, without) = if tls(&v6) { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
                 let seen = format!("STARTTLS is offered over {with} but not over {without}");
@@ -271,6 +285,13 @@ fn compare_families(host: &MxHost, known: &KnownAnswers, findings: &mut FindingL
         // Each address has a finding of its own.
         (false, false) => {}
     }
+}
+
+/// What each of the servers that reply offers, without parameters.
+fn keywords(surveys: &[&Survey]) -> BTreeSet<String> {
+    let ready = surveys.iter().filter(|survey| is_ready(survey));
+    let sets = ready.filter_map(|survey| Some(survey.ehlo.reply()?.keywords()));
+    sets.reduce(|one, other| one.intersection(&other).cloned().collect()).unwrap_or_default()
 }
 
 /// Greeting and reply to EHLO are positive.

@@ -1,19 +1,55 @@
 //! SPF (RFC 7208): the record, and whether the senders pass, over both families.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::finding::{CheckName, FindingList};
 use super::known::{KnownAnswers, failure_text};
 use super::request::CheckRequest;
 use crate::addr::{Family, is_global};
 use crate::humanize::family as family_name;
-use crate::policy::facts::Reason;
 use crate::policy::facts::spf::{
-    MAX_LOOKUPS, MAX_VOID, Mechanism, Qualifier, SpfEvaluation, SpfQuery, SpfRecord, SpfResult,
-    check_host, costs, is_sender_id, is_spf,
+    Directive, MAX_LOOKUPS, MAX_VOID, Mechanism, Qualifier, SpfEvaluation, SpfQuery, SpfRecord,
+    SpfResult, check_host, costs, is_sender_id, is_spf,
 };
+use crate::policy::facts::{DomainName, Reason};
 
-pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut FindingList) {
+/// Addresses for benchmarks (RFC 5180 §8, RFC 2544): no host on the Internet has them.
+const STRANGERS: [IpAddr; 2] = [
+    IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0xffff, 0, 0, 0, 0x77)),
+    IpAddr::V4(Ipv4Addr::new(198, 18, 255, 77)),
+];
+
+/// Whether the record says that the domain sends no mail: `v=spf1 -all` (RFC 7208 §10.1.2). `None` as long as it is not known.
+pub(super) fn sends_no_mail(domain: &DomainName, known: &KnownAnswers) -> Option<bool> {
+    let Ok(texts) = known.texts(domain)? else { return Some(false) };
+    let records: Vec<SpfRecord> =
+        texts.into_iter().filter(|text| is_spf(text)).map(SpfRecord::parse).collect();
+    Some(match records.as_slice() {
+        [record] => {
+            let denies_all = |one: &Directive| {
+                one.mechanism == Mechanism::All && one.qualifier == Qualifier::Fail
+            };
+            record.errors.is_empty()
+                && matches!(record.directives.as_slice(), [only] if denies_all(only))
+        }
+        _ => false,
+    })
+}
+
+/// Whether the record lists one of the senders. `None` as long as it is not known.
+pub(super) fn lists_a_sender(request: &CheckRequest, known: &KnownAnswers) -> Option<bool> {
+    let results: Vec<Option<SpfEvaluation>> =
+        request.senders.iter().map(|ip| evaluate(*ip, request, known)).collect();
+    let results: Option<Vec<SpfEvaluation>> = results.into_iter().collect();
+    Some(results?.iter().any(|one| one.result == SpfResult::Pass))
+}
+
+pub(super) fn check(
+    request: &CheckRequest,
+    judges_senders: bool,
+    known: &KnownAnswers,
+    findings: &mut FindingList,
+) {
     let domain = &request.domain;
     let check = CheckName::SpfRecord;
     let texts = match known.texts(domain) {
@@ -47,9 +83,9 @@ pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut
     findings.pass(check, domain, String::from_utf8_lossy(text));
     let record = SpfRecord::parse(text);
     check_syntax(&record, request, findings);
-    check_all(&record, request, findings);
+    check_all(&record, request, known, findings);
     check_costs(request, known, findings);
-    if record.errors.is_empty() {
+    if record.errors.is_empty() && judges_senders {
         check_senders(request, known, findings);
     }
 }
@@ -83,10 +119,30 @@ fn check_syntax(record: &SpfRecord, request: &CheckRequest, findings: &mut Findi
     }
 }
 
-fn check_all(record: &SpfRecord, request: &CheckRequest, findings: &mut FindingList) {
+/// The result for hosts that send nothing for the domain.
+fn check_all(
+    record: &SpfRecord,
+    request: &CheckRequest,
+    known: &KnownAnswers,
+    findings: &mut FindingList,
+) {
     let check = CheckName::SpfAll;
     let domain = &request.domain;
     let all = record.directives.iter().find(|one| one.mechanism == Mechanism::All);
+    let strangers = STRANGERS.map(|stranger| (stranger, evaluate(stranger, request, known)));
+    let [(_, Some(over_ipv6)), (_, Some(over_ipv4))] = &strangers else { return };
+    let passes = strangers.iter().find_map(|(stranger, evaluation)| {
+        let evaluation = evaluation.as_ref().filter(|one| one.result == SpfResult::Pass)?;
+        Some((*stranger, evaluation.term.clone().unwrap_or_default()))
+    });
+    if let Some((stranger, term)) =
+        passes.filter(|_| all.is_none_or(|all| all.qualifier != Qualifier::Pass))
+    {
+        let seen = format!("{stranger}, which is no host's address, passes by {term}");
+        let advice = "Narrow the term to the domain's own senders: as it is, strangers may send as the domain.";
+        findings.fail(check, domain, seen, advice);
+        return;
+    }
     match (all.map(|all| all.qualifier), &record.redirect) {
         (Some(Qualifier::Pass), _) => {
             let advice = "Write ~all or -all: as it is, any host may send as the domain.";
@@ -98,6 +154,12 @@ fn check_all(record: &SpfRecord, request: &CheckRequest, findings: &mut FindingL
         }
         (Some(Qualifier::Fail), _) => findings.pass(check, domain, "ends in -all"),
         (Some(Qualifier::SoftFail), _) => findings.pass(check, domain, "ends in ~all"),
+        (None, Some(_))
+            if [over_ipv6, over_ipv4].iter().any(|one| one.result == SpfResult::Neutral) =>
+        {
+            let seen = "the record of redirect= has no \"all\": neutral for other hosts";
+            findings.warn(check, domain, seen, "End that record with ~all or -all.");
+        }
         (None, Some(_)) => findings.pass(check, domain, "continues with the record of redirect="),
         (None, None) => {
             let seen = "no \"all\" and no redirect=: neutral for other hosts";
@@ -175,18 +237,9 @@ fn check_voids(v4: &[String], v6: &[String], request: &CheckRequest, findings: &
 
 fn check_senders(request: &CheckRequest, known: &KnownAnswers, findings: &mut FindingList) {
     let check = CheckName::SpfSender;
-    let helo = helo(request);
-    let evaluate = |sender: IpAddr| {
-        let query = SpfQuery {
-            ip: sender,
-            local_part: "postmaster",
-            domain: request.domain.clone(),
-            helo: &helo,
-        };
-        known.evaluate(|answers| check_host(&query, answers)).map(|result| (sender, result))
-    };
     let senders = request.senders.iter().copied().filter(|sender| is_global(*sender));
-    let results: Vec<(IpAddr, SpfEvaluation)> = senders.filter_map(evaluate).collect();
+    let results: Vec<(IpAddr, SpfEvaluation)> =
+        senders.filter_map(|ip| Some((ip, evaluate(ip, request, known)?))).collect();
     let passes = |result: &SpfEvaluation| result.result == SpfResult::Pass;
     let ipv4_passes = results.iter().any(|(ip, result)| ip.is_ipv4() && passes(result));
     for (sender, evaluation) in &results {
@@ -219,6 +272,13 @@ fn check_senders(request: &CheckRequest, known: &KnownAnswers, findings: &mut Fi
             }
         }
     }
+}
+
+fn evaluate(ip: IpAddr, request: &CheckRequest, known: &KnownAnswers) -> Option<SpfEvaluation> {
+    let helo = helo(request);
+    let (local_part, domain) = ("postmaster", request.domain.clone());
+    let query = SpfQuery { ip, local_part, domain, helo: &helo };
+    known.evaluate(|answers| check_host(&query, answers))
 }
 
 fn helo(request: &CheckRequest) -> String {

@@ -1,5 +1,6 @@
 //! The survey of a mail server: connection, greeting, EHLO, large segments.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -73,6 +74,12 @@ impl SurveyReply {
     /// The first word of the first line: the host name in a greeting and in a reply to EHLO (RFC 5321 §4.2).
     pub(super) fn host_name(&self) -> &str {
         self.lines.first().and_then(|line| line.split_whitespace().next()).unwrap_or_default()
+    }
+
+    /// The keywords of the extensions, in capitals (RFC 5321 §4.1.1.1).
+    pub(super) fn keywords(&self) -> BTreeSet<String> {
+        let words = self.lines.iter().skip(1).filter_map(|line| line.split_whitespace().next());
+        words.map(str::to_ascii_uppercase).collect()
     }
 
     pub(super) fn offers(&self, keyword: &str) -> bool {

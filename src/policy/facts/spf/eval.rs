@@ -166,6 +166,8 @@ struct Evaluator<'a> {
     /// `None` while counting: then only `all` matches.
     ip: Option<IpAddr>,
     costs: SpfCosts,
+    /// The domains whose records led to the one that is evaluated.
+    path: Vec<DomainName>,
     missing: BTreeSet<Lookup>,
     provenance: Provenance,
 }
@@ -178,6 +180,7 @@ impl<'a> Evaluator<'a> {
             family,
             ip: None,
             costs: SpfCosts::default(),
+            path: Vec::new(),
             missing: BTreeSet::new(),
             provenance: Provenance::START,
         }
@@ -189,6 +192,19 @@ impl<'a> Evaluator<'a> {
 
     /// `Ok(None)` if there is no record.
     fn check_host(&mut self, domain: &DomainName) -> Result<Option<Matched>, Interrupt> {
+        if let Some(start) = self.path.iter().position(|one| one == domain) {
+            // It would end at the limit of lookups, with the same result.
+            let names = self.path.iter().skip(start).chain([domain]).map(ToString::to_string);
+            let names: Vec<String> = names.collect();
+            return Err(Interrupt::Permanent(format!("a loop: {}", names.join(" → "))));
+        }
+        self.path.push(domain.clone());
+        let result = self.evaluate(domain);
+        self.path.pop();
+        result
+    }
+
+    fn evaluate(&mut self, domain: &DomainName) -> Result<Option<Matched>, Interrupt> {
         let Some(record) = self.record(domain)? else { return Ok(None) };
         if let Some(error) = record.errors.first() {
             let why = format!("invalid record of {domain}: {error}");

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 pub use self::eval::{
     MAX_LOOKUPS, MAX_VOID, SpfCosts, SpfEvaluation, SpfResult, check_host, costs,
 };
-pub use self::record::{Mechanism, Qualifier, SpfRecord, is_sender_id, is_spf};
+pub use self::record::{Directive, Mechanism, Qualifier, SpfRecord, is_sender_id, is_spf};
 use super::provenance::Provenance;
 use super::{Answers, Detail, DomainName, DomainOrLiteral, Evaluation, Fact, Reason};
 use crate::label::labels;
