@@ -7,12 +7,14 @@ use gatepost::app;
 use gatepost::cli::Cli;
 
 fn main() -> ExitCode {
-    match app::run(Cli::parse().command) {
+    let command = Cli::parse().command;
+    let failure = app::failure_code(&command);
+    match app::run(command) {
         Ok(code) => code,
         Err(error) => {
             // `#` appends the causes.
             eprintln!("gatepost: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(failure)
         }
     }
 }

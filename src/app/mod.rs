@@ -35,6 +35,14 @@ use anyhow::Context as _;
 
 use crate::cli::{CliCommand, ConfigCommand, MetricsCommand};
 
+/// The exit status of a command that cannot run: none that its result may have.
+pub const fn failure_code(command: &CliCommand) -> u8 {
+    match command {
+        CliCommand::Check(_) | CliCommand::Canary(_) => 2,
+        _ => 1,
+    }
+}
+
 /// Runs a command.
 ///
 /// # Errors

@@ -12,8 +12,8 @@ use super::value::{domain, mailbox};
 use crate::canary::MarkPattern;
 use crate::policy::facts::DomainName;
 
-pub(super) const SEND_EXIT: &str = "Exit status: 0 if both messages were treated alike, 1 if one was treated worse or the command \
-    cannot run, 4 if the outcome of one is unknown.";
+pub(super) const SEND_EXIT: &str = "Exit status: 0 if both messages were treated alike, 1 if one was treated worse, 2 if the \
+    command cannot run, 4 if the outcome of one is unknown.";
 pub(super) const RECEIVE_EXIT: &str = "As a pipe transport or the command of an alias it reads one message from standard input, \
     all of it. Exit status: 0 if its canary is reported, 67 (no such user) if it is no canary, so that its sender gets it \
     back, 75 (temporary failure) if a report cannot be stored now, so that the mail server tries again.";

@@ -9,11 +9,28 @@ use super::OutputFormat;
 use super::network::NetworkArgs;
 use super::value::domain;
 use crate::policy::facts::DomainName;
+use crate::readiness::{CheckName, CheckStatus};
 
 pub(super) const CHECK_EXIT: &str = "Exit status, by the worst finding: 0 if every check passes, 3 for warnings, 4 if a check \
-    cannot be completed, 1 if a check fails or the command cannot run.";
+    cannot be completed, 1 if a check fails. 2 if the command cannot run.";
 
 const TIMEOUT: &str = "Time limit of each connection and each DNS query, 1s to 1m; the whole check takes at most three times as long";
+
+fn check_name(text: &str) -> Result<CheckName, String> {
+    CheckName::ALL.into_iter().find(|check| check.as_str() == text).ok_or_else(|| {
+        let names: Vec<&str> = CheckName::ALL.iter().map(|check| check.as_str()).collect();
+        let near = names.iter().max_by(|one, other| {
+            strsim::jaro_winkler(one, text).total_cmp(&strsim::jaro_winkler(other, text))
+        });
+        format!("no check has this name; did you mean {}?", near.copied().unwrap_or_default())
+    })
+}
+
+fn level(text: &str) -> Result<CheckStatus, String> {
+    let levels = [CheckStatus::Warn, CheckStatus::Unknown, CheckStatus::Fail];
+    let found = levels.into_iter().find(|level| level.as_str() == text);
+    found.ok_or_else(|| "write warn, unknown or fail".to_owned())
+}
 
 #[derive(Debug, Args)]
 #[command(mut_arg("timeout", |arg| arg.required(false).default_value("10s").help(TIMEOUT)))]
@@ -41,6 +58,15 @@ pub struct CheckArgs {
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub network: NetworkArgs,
+    /// Also print what passes.
+    #[arg(long)]
+    pub all: bool,
+    /// Check whose findings count for nothing, by its name in the JSON form, such as mx_ipv4; repeatable.
+    #[arg(long, value_name = "CHECK", value_parser = check_name)]
+    pub ignore: Vec<CheckName>,
+    /// Exit with 0 unless a finding is at least as bad: warn, unknown or fail.
+    #[arg(long, value_name = "OUTCOME", default_value = "warn", value_parser = level)]
+    pub fail_on: CheckStatus,
     /// Output format: text grouped by area with the worst finding first, or one JSON object.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: OutputFormat,

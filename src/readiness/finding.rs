@@ -1,5 +1,6 @@
 //! Findings of a check, with advice.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -143,12 +144,39 @@ pub struct Finding {
     pub outcome: CheckStatus,
     /// The name, address or setting that was checked.
     pub about: String,
+    /// The server that it is about, if it is about one.
+    #[serde(flatten)]
+    pub subject: FindingSubject,
     /// May contain text from other hosts, unescaped.
     pub seen: String,
     /// Imperative sentences; null if there is nothing to do.
     pub advice: Option<String>,
     /// Shell commands that follow the advice, in this order.
     pub commands: Vec<String>,
+}
+
+/// The parts of [`Finding::about`] that name a server or a family; null if it names none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FindingSubject {
+    pub exchange: Option<String>,
+    pub address: Option<IpAddr>,
+    pub family: Option<Family>,
+}
+
+impl FindingSubject {
+    fn of(about: &str) -> Self {
+        let (name, address) = match about.split_once(' ') {
+            Some((name, address)) => (Some(name), address.parse().ok()),
+            None => (None, about.parse().ok()),
+        };
+        let family = match about {
+            "IPv6" => Some(Family::Ipv6),
+            "IPv4" => Some(Family::Ipv4),
+            _ => address.map(Family::of),
+        };
+        let exchange = name.filter(|_| address.is_some()).map(str::to_owned);
+        Self { exchange, address, family }
+    }
 }
 
 /// Measurements of one address of an exchange; null where the survey ended earlier. The serde form is part of the public
@@ -158,6 +186,8 @@ pub struct ServerMeasurement {
     pub exchange: String,
     pub address: IpAddr,
     pub family: Family,
+    /// The address of this host that it saw.
+    pub called_from: Option<IpAddr>,
     /// Seconds from the SYN to the connection.
     pub connect_s: Option<f64>,
     /// Seconds from the connection to the greeting.
@@ -177,6 +207,10 @@ pub struct CheckReport {
     pub findings: Vec<Finding>,
     /// Each surveyed address of each exchange, in the order of the MX records.
     pub servers: Vec<ServerMeasurement>,
+    /// The addresses of this host that the servers saw, IPv6 first.
+    pub called_from: Vec<IpAddr>,
+    /// Findings that count for nothing, as the caller wished.
+    pub ignored: Vec<Finding>,
     /// Skipped checks, and the option that enables them.
     pub not_checked: Vec<(Portion, &'static str)>,
     /// Shell commands that activate those of the findings.
@@ -184,6 +218,12 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
+    /// Findings of these checks count for nothing from now on.
+    pub fn ignore(&mut self, checks: &[CheckName]) {
+        let is_ignored = |one: &mut Finding| checks.contains(&one.check);
+        self.ignored.extend(self.findings.extract_if(.., is_ignored));
+    }
+
     pub fn outcome(&self) -> CheckStatus {
         self.findings.iter().map(|one| one.outcome).max().unwrap_or(CheckStatus::Unknown)
     }
@@ -222,7 +262,8 @@ impl FindingList {
     ) -> &mut Finding {
         let (portion, about, seen) = (check.portion(), about.to_string(), seen.into());
         let (commands, index) = (Vec::new(), self.0.len());
-        self.0.push(Finding { portion, check, outcome, about, seen, advice, commands });
+        let subject = FindingSubject::of(&about);
+        self.0.push(Finding { portion, check, outcome, about, subject, seen, advice, commands });
         &mut self.0[index]
     }
 
@@ -297,6 +338,9 @@ impl FindingList {
             matches!(one.check, CheckName::PostfixProtocols | CheckName::PostfixInterfaces)
         });
         let activate = postfix.map(|postfix| postfix.activate(restart)).unwrap_or_default();
-        CheckReport { findings, servers, not_checked, activate }
+        let called_from: BTreeSet<IpAddr> =
+            servers.iter().filter_map(|server| server.called_from).collect();
+        let called_from = called_from.into_iter().rev().collect();
+        CheckReport { findings, servers, called_from, ignored: Vec::new(), not_checked, activate }
     }
 }

@@ -26,7 +26,9 @@ mod survey;
 mod tests;
 
 use self::finding::FindingList;
-pub use self::finding::{CheckName, CheckReport, CheckStatus, Finding, Portion, ServerMeasurement};
+pub use self::finding::{
+    CheckName, CheckReport, CheckStatus, Finding, FindingSubject, Portion, ServerMeasurement,
+};
 pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers};
 use self::mx::MxHost;
 pub use self::policy_server::{PolicyServer, PolicyServerAddress, PolicyServerError};

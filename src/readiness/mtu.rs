@@ -3,6 +3,8 @@
 //! Known are the MTU of the interface, the kernel's path MTU, and whether our full segments were answered. The reverse path
 //! is not tested: no reply before a message is large. Rule 15 of ARCHITECTURE.md.
 
+use std::net::IpAddr;
+
 use super::finding::{CheckName, FindingList};
 use super::known::KnownAnswers;
 use super::mx::MxHost;
@@ -24,14 +26,20 @@ pub(super) fn check(
         for ip in host.of(Family::Ipv6) {
             let Some(survey) = known.survey(ip) else { continue };
             let Some(path) = &survey.path else { continue };
-            check_path(&format!("{} {ip}", host.name), path, request, findings);
+            let interface = interface(survey.from, request);
+            check_path(&format!("{} {ip}", host.name), path, interface, request, findings);
         }
     }
 }
 
-fn check_path(about: &str, path: &NetworkPath, request: &CheckRequest, findings: &mut FindingList) {
+fn check_path(
+    about: &str,
+    path: &NetworkPath,
+    interface: Option<&HostInterface>,
+    request: &CheckRequest,
+    findings: &mut FindingList,
+) {
     let check = CheckName::PathMtu;
-    let interface = interface(path, request);
     let sizes = sizes(path, interface);
     match path.large {
         LargeProbe::Stalled(after) => {
@@ -77,8 +85,8 @@ fn manual_test(request: &CheckRequest) -> String {
 }
 
 /// The outgoing interface.
-fn interface<'a>(path: &NetworkPath, request: &'a CheckRequest) -> Option<&'a HostInterface> {
-    let has = |one: &&HostInterface| one.addresses.iter().any(|net| Some(net.addr()) == path.local);
+fn interface(from: Option<IpAddr>, request: &CheckRequest) -> Option<&HostInterface> {
+    let has = |one: &&HostInterface| one.addresses.iter().any(|net| Some(net.addr()) == from);
     request.interfaces.iter().find(has)
 }
 

@@ -44,6 +44,7 @@ pub(super) fn measurements(hosts: &[MxHost], known: &KnownAnswers) -> Vec<Server
             exchange: host.name.to_string(),
             address: ip,
             family: Family::of(ip),
+            called_from: survey.from,
             connect_s: match survey.reached {
                 ConnectResult::Connected(took) => Some(took.as_secs_f64()),
                 _ => None,

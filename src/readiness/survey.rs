@@ -7,6 +7,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     pub reached: ConnectResult,
+    /// The address of this host from which it was made.
+    pub from: Option<IpAddr>,
     pub greeting: SurveyResult,
     /// Reply to EHLO, or to HELO if the server does not know EHLO.
     pub ehlo: SurveyResult,
@@ -17,7 +19,7 @@ impl Survey {
     /// A survey that ended with the connection attempt.
     pub const fn only(reached: ConnectResult) -> Self {
         let (greeting, ehlo) = (SurveyResult::NotRequested, SurveyResult::NotRequested);
-        Self { reached, greeting, ehlo, path: None }
+        Self { reached, from: None, greeting, ehlo, path: None }
     }
 }
 
@@ -91,8 +93,6 @@ impl SurveyReply {
 /// The known properties of the path to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkPath {
-    /// Local address of the connection.
-    pub local: Option<IpAddr>,
     /// The kernel's path MTU in octets (IPV6_MTU, IP_MTU).
     pub mtu: Option<u32>,
     /// Octets of a full segment (TCP_MAXSEG).

@@ -43,10 +43,10 @@ fn reply(text: &str) -> SurveyResult {
 fn good_survey() -> Survey {
     Survey {
         reached: ConnectResult::Connected(Duration::from_millis(3)),
+        from: None,
         greeting: reply("220 mx.a.example ESMTP"),
         ehlo: reply("250 mx.a.example|PIPELINING|STARTTLS"),
         path: Some(NetworkPath {
-            local: None,
             mtu: Some(1500),
             mss: Some(1428),
             large: LargeProbe::Answered(2028),

@@ -10,14 +10,15 @@ use super::escape::{EscapeContext, VisibleJson, fitted};
 use crate::readiness::{
     CheckReport, CheckRequest, CheckStatus, Finding, Portion, ServerMeasurement,
 };
+use crate::time::Timestamp;
 
 /// Columns before the sentences.
 const INDENT: usize = 11;
 /// Columns of an observation, in several lines: enough for the longest SPF record.
 const OBSERVATION: usize = 800;
 
-/// Lines of at most 100 columns, except shell commands, each with its line end.
-pub fn text(request: &CheckRequest, report: &CheckReport) -> String {
+/// Lines of at most 100 columns, except shell commands, each with its line end. `shows_all`: also what passes.
+pub fn text(request: &CheckRequest, report: &CheckReport, shows_all: bool) -> String {
     let mut text = String::new();
     let counts = [CheckStatus::Fail, CheckStatus::Unknown, CheckStatus::Warn, CheckStatus::Pass];
     let counts: Vec<String> = counts
@@ -30,15 +31,30 @@ pub fn text(request: &CheckRequest, report: &CheckReport) -> String {
     if let Some(worst) = report.worst().filter(|worst| worst.outcome != CheckStatus::Pass) {
         push(&mut text, "", "  ", &format!("most important: {}", sentence(worst)));
     }
+    let called_from: Vec<String> = report.called_from.iter().map(ToString::to_string).collect();
+    if !called_from.is_empty() {
+        push(&mut text, "", "  ", &format!("called from {}", called_from.join(" and ")));
+    }
     for portion in Portion::ALL {
         let mut findings: Vec<&Finding> =
             report.findings.iter().filter(|one| one.portion == portion).collect();
+        findings.retain(|one| shows_all || one.outcome != CheckStatus::Pass);
         if findings.is_empty() {
             continue;
         }
         findings.sort_by_key(|one| std::cmp::Reverse(one.outcome));
         let _ = writeln!(text, "\n{}", title(portion));
         findings.into_iter().for_each(|one| finding(&mut text, one));
+    }
+    let ignored = report.ignored.iter().filter(|one| one.outcome != CheckStatus::Pass);
+    let ignored: Vec<&Finding> = ignored.collect();
+    if !ignored.is_empty() {
+        text.push_str("\nIgnored\n");
+        ignored.into_iter().for_each(|one| {
+            let check = format!("  {}", one.check.as_str());
+            let _ = writeln!(text, "{check}");
+            finding(&mut text, one);
+        });
     }
     if !report.not_checked.is_empty() {
         text.push_str("\nNot checked\n");
@@ -112,6 +128,10 @@ fn push(text: &mut String, head: &str, indent: &str, sentence: &str) {
 /// Key names are stable.
 #[derive(Serialize)]
 struct JsonReport<'a> {
+    /// Of gatepost.
+    version: &'static str,
+    /// RFC 3339, UTC: when the check ended.
+    time: String,
     domain: String,
     outcome: CheckStatus,
     ready: Option<bool>,
@@ -120,6 +140,8 @@ struct JsonReport<'a> {
     senders_from: &'static str,
     helo: Option<String>,
     findings: &'a [Finding],
+    ignored: &'a [Finding],
+    called_from: &'a [std::net::IpAddr],
     servers: &'a [ServerMeasurement],
     not_checked: Vec<NotChecked<'a>>,
     activate: &'a [String],
@@ -140,8 +162,10 @@ struct NotChecked<'a> {
 }
 
 /// One object on one line.
-pub fn json(request: &CheckRequest, report: &CheckReport) -> String {
+pub fn json(request: &CheckRequest, report: &CheckReport, time: Timestamp) -> String {
     let object = JsonReport {
+        version: env!("CARGO_PKG_VERSION"),
+        time: time.to_string(),
         domain: request.domain.to_string(),
         outcome: report.outcome(),
         ready: match report.outcome() {
@@ -159,6 +183,8 @@ pub fn json(request: &CheckRequest, report: &CheckReport) -> String {
         senders_from: request.senders_from.as_str(),
         helo: request.helo.as_ref().map(|(name, _)| name.to_string()),
         findings: &report.findings,
+        ignored: &report.ignored,
+        called_from: &report.called_from,
         servers: &report.servers,
         not_checked: report
             .not_checked
@@ -180,7 +206,7 @@ mod tests {
 
     use super::*;
     use crate::policy::facts::DomainName;
-    use crate::readiness::{CheckName, Origin};
+    use crate::readiness::{CheckName, FindingSubject, Origin};
 
     /// Remote text reaches the terminal escaped, and no line is too wide.
     #[test]
@@ -191,6 +217,7 @@ mod tests {
             check: CheckName::SmtpGreeting,
             outcome: CheckStatus::Fail,
             about: hostile.clone(),
+            subject: FindingSubject::default(),
             seen: hostile.clone(),
             advice: Some(hostile.clone()),
             commands: vec![hostile],
@@ -199,6 +226,8 @@ mod tests {
         let report = CheckReport {
             findings,
             servers: Vec::new(),
+            called_from: Vec::new(),
+            ignored: Vec::new(),
             not_checked: Vec::new(),
             activate: Vec::new(),
         };
@@ -212,7 +241,7 @@ mod tests {
             postfix: None,
             policy_server: None,
         };
-        let text = text(&request, &report);
+        let text = text(&request, &report, true);
         let lines: Vec<&str> = text.lines().collect();
         assert!(text.starts_with("a.example: not ready for IPv6 (1 fail)\n"), "{text}");
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\r']), "{text}");
@@ -220,7 +249,7 @@ mod tests {
         assert!(sentences.all(|line| line.chars().count() <= WIDTH), "{text}");
         assert_eq!(lines.iter().filter(|line| line.starts_with("  fail")).count(), 1, "{text}");
 
-        let json = json(&request, &report);
+        let json = json(&request, &report, Timestamp::from_nanos(0));
         assert!(
             !json.contains(['\u{1b}', '\u{202e}', '\r']) && json.lines().count() == 1,
             "{json}"

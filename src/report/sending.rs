@@ -115,12 +115,13 @@ const fn part(check: CheckName) -> Option<&'static str> {
 mod tests {
     use super::*;
     use crate::policy::facts::DomainName;
-    use crate::readiness::Origin;
+    use crate::readiness::{FindingSubject, Origin};
 
     fn found(check: CheckName, outcome: CheckStatus, about: &str, seen: &str) -> Finding {
         let advice = (outcome != CheckStatus::Pass).then(|| "Do it.".to_owned());
         let (about, seen) = (about.to_owned(), seen.to_owned());
-        Finding { portion: check.portion(), check, outcome, about, seen, advice, commands: vec![] }
+        let (portion, subject) = (check.portion(), FindingSubject::default());
+        Finding { portion, check, outcome, about, subject, seen, advice, commands: vec![] }
     }
 
     fn check(findings: Vec<Finding>) -> SendingCheck {
@@ -134,8 +135,14 @@ mod tests {
             postfix: None,
             policy_server: None,
         };
-        let report =
-            CheckReport { findings, servers: vec![], not_checked: vec![], activate: vec![] };
+        let report = CheckReport {
+            findings,
+            servers: vec![],
+            called_from: vec![],
+            ignored: vec![],
+            not_checked: vec![],
+            activate: vec![],
+        };
         SendingCheck::new(&request, report, "smtp.hostname")
     }
 

@@ -53,13 +53,17 @@ pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     };
     let survey = SurveySettings { hostname, port: SMTP, timeout: args.network.timeout };
     let sources = QuerySources { dns, survey };
-    let report = check(evaluate, &request, sources, start + args.network.timeout * TOTAL).await;
+    let mut report = check(evaluate, &request, sources, start + args.network.timeout * TOTAL).await;
+    report.ignore(&args.ignore);
     let text = match args.format {
-        OutputFormat::Text => readiness::text(&request, &report),
-        OutputFormat::Json => readiness::json(&request, &report),
+        OutputFormat::Text => readiness::text(&request, &report, args.all),
+        OutputFormat::Json => {
+            readiness::json(&request, &report, Timestamp::from_system_time(SystemTime::now()))
+        }
     };
     print(&text)?;
     Ok(ExitCode::from(match report.outcome() {
+        harmless if harmless < args.fail_on => 0,
         CheckStatus::Pass => 0,
         CheckStatus::Fail => 1,
         CheckStatus::Warn => 3,

@@ -41,6 +41,7 @@ pub async fn survey(server: IpAddr, settings: &SurveySettings) -> Survey {
         }
     };
     let mut survey = Survey::only(ConnectResult::Connected(began.elapsed()));
+    survey.from = stream.local_addr().ok().map(|own| own.ip());
     let mut client = SmtpClient::new(stream, Instant::now() + settings.timeout);
     survey.greeting = exchange(&mut client, None).await;
     if !is_positive(&survey.greeting) {
@@ -119,6 +120,5 @@ fn path(stream: &TcpStream, large: LargeProbe) -> NetworkPath {
         None => None,
     };
     let mss = SockRef::from(stream).tcp_mss().ok();
-    let local = stream.local_addr().ok().map(|own| own.ip());
-    NetworkPath { local, mtu, mss, large }
+    NetworkPath { mtu, mss, large }
 }

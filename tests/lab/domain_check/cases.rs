@@ -19,6 +19,9 @@ const fn case(
     Case { name, zone, options, found }
 }
 
+/// Options of a case whose senders are not given: those of this host are none of the domain.
+pub(crate) const HERE: &str = "of this host";
+
 macro_rules! zone {
     (mx $($more:literal)*) => { concat!("^ MX 10 mx\n", $($more, "\n",)*) };
     (spf $($more:literal)*) => {
@@ -47,6 +50,27 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case("missing", "", "", &["fail mx_records", "fail spf_record"]),
     case("literal", zone!(spf "^ MX 10 198.51.100.25."), "", &["fail mx_name"]),
+    case("named-0", zone!(spf "^ MX 0 0."), "", &["fail mx_name"]),
+    case("dangling", zone!(good "^ MX 20 gone.^"), "", &["fail mx_name"]),
+    case("only-dangling", zone!(spf "^ MX 10 gone.^"), "", &["fail mx_name"]),
+    case(
+        "parked",
+        "^ MX 0 .\n^ TXT \"v=spf1 -all\"\n_dmarc.^ TXT \"v=DMARC1; p=reject\"\n",
+        HERE,
+        &[],
+    ),
+    case(
+        "parked-half",
+        "^ MX 0 .\n^ TXT \"v=spf1 -all\"\n_dmarc.^ TXT \"v=DMARC1; p=none\"\n",
+        HERE,
+        &["warn dmarc_policy"],
+    ),
+    case(
+        "parked-without-mx",
+        "^ TXT \"v=spf1 -all\"\n",
+        HERE,
+        &["warn dmarc_policy", "warn mx_records"],
+    ),
     case("alias-mx", zone!(spf "^ MX 10 alias"), "", &["warn mx_name"]),
     case("no-aaaa", zone!(spf "^ MX 10 only4"), "", &["fail mx_ipv6"]),
     case("one-without", zone!(good "^ MX 20 only4"), "", &["warn mx_ipv6"]),
@@ -143,6 +167,31 @@ pub(crate) const CASES: &[Case] = &[
         &["fail spf_sender", "warn spf_syntax"],
     ),
     case("plus-all", zone!(mx "^ TXT \"v=spf1 +all\""), "", &["fail spf_all"]),
+    case(
+        "strangers",
+        zone!(mx "^ TXT \"v=spf1 ip6:2001:db8:2::1 ip4:0.0.0.0/1 ip4:128.0.0.0/1 -all\""),
+        "",
+        &["fail spf_all"],
+    ),
+    case(
+        "strangers-by-include",
+        zone!(mx "^ TXT \"v=spf1 ip4:198.51.100.1 include:plus-all.ready.example -all\""),
+        "",
+        &["fail spf_all"],
+    ),
+    case(
+        "redirect-without-all",
+        zone!(mx "^ TXT \"v=spf1 redirect=no-all.ready.example\""),
+        "",
+        &["warn spf_all"],
+    ),
+    case(
+        "loop",
+        zone!(mx "^ TXT \"v=spf1 ip6:2001:db8:2::1 ip4:198.51.100.1 include:a.^.ready.example -all\""
+            "a.^ TXT \"v=spf1 include:^.ready.example -all\""),
+        "",
+        &["fail spf_syntax"],
+    ),
     case("no-all", zone!(mx "^ TXT \"v=spf1 a:out.ready.example\""), "", &["warn spf_all"]),
     case("ptr", zone!(mx "^ TXT \"v=spf1 ptr:ready.example -all\""), "", &["warn spf_ptr"]),
     case(
@@ -187,6 +236,14 @@ pub(crate) const CASES: &[Case] = &[
         "--selector revoked --selector ed --selector odd",
         &["fail dkim_key", "fail dkim_key"],
     ),
+    case(
+        "other-keys",
+        zone!(good
+            "sha1._domainkey.^ TXT \"v=DKIM1; k=ed25519; h=sha1; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\""
+            "tlsrpt._domainkey.^ TXT \"v=DKIM1; k=ed25519; s=tlsrpt; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\""),
+        "--selector sha1 --selector tlsrpt",
+        &["fail dkim_key", "fail dkim_key"],
+    ),
     // DMARC
     case(
         "dmarc-none",
@@ -206,6 +263,38 @@ pub(crate) const CASES: &[Case] = &[
         "",
         &["fail dmarc_policy", "fail dmarc_reports"],
     ),
+    case(
+        "dmarc-test",
+        zone!(good "_dmarc.^ TXT \"v=DMARC1; p=reject; t=y; rua=mailto:d@ready.example\""),
+        "",
+        &["warn dmarc_policy"],
+    ),
+    case(
+        "dmarc-np",
+        zone!(good "_dmarc.^ TXT \"v=DMARC1; p=reject; np=none; rua=mailto:d@ready.example\""),
+        "",
+        &["warn dmarc_policy"],
+    ),
+    case(
+        "dmarc-broken",
+        zone!(good "_dmarc.^ TXT \"v=dmarc1; p=reject\""),
+        "",
+        &["fail dmarc_record"],
+    ),
+    case(
+        "reports-elsewhere",
+        zone!(good "_dmarc.^ TXT \"v=DMARC1; p=reject; rua=mailto:d@alone.example\""),
+        "",
+        &["fail dmarc_reports"],
+    ),
+    case(
+        "reports-taken",
+        zone!(good "_dmarc.^ TXT \"v=DMARC1; p=reject; rua=mailto:d@taker.example\""),
+        "",
+        &[],
+    ),
+    // What counts
+    case("ignored", zone!(spf "^ MX 10 only4"), "--ignore mx_ipv6", &[]),
     // Hostile text
     case(
         "hostile",

@@ -164,7 +164,10 @@ fn zones(keys: &Path) -> BTreeMap<String, String> {
     let mut zones = BTreeMap::from([(SITE.to_owned(), site)]);
     // The parent zone, and a domain without a parent's DMARC record.
     let alone = format!("alone MX 10 mx.{SITE}.\nalone TXT \"v=spf1 a:out.{SITE} -all\"\n");
-    zones.insert("example".to_owned(), alone);
+    let taker = format!(
+        "_report._dmarc.taker TXT none\nreports-taken.{SITE}._report._dmarc.taker TXT v=DMARC1\n"
+    );
+    zones.insert("example".to_owned(), alone + &taker);
     let mut reverse4 = String::new();
     let mut reverse6 = String::new();
     for (ip, name) in [
