@@ -201,7 +201,7 @@ pub struct ServerMeasurement {
     pub mss: Option<u32>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CheckReport {
     /// In the order of [`Portion`].
     pub findings: Vec<Finding>,
@@ -211,6 +211,8 @@ pub struct CheckReport {
     pub called_from: Vec<IpAddr>,
     /// Findings that count for nothing, as the caller wished.
     pub ignored: Vec<Finding>,
+    /// The domain says that it neither receives nor sends mail.
+    pub is_parked: bool,
     /// Skipped checks, and the option that enables them.
     pub not_checked: Vec<(Portion, &'static str)>,
     /// Shell commands that activate those of the findings.
@@ -341,6 +343,13 @@ impl FindingList {
         let called_from: BTreeSet<IpAddr> =
             servers.iter().filter_map(|server| server.called_from).collect();
         let called_from = called_from.into_iter().rev().collect();
-        CheckReport { findings, servers, called_from, ignored: Vec::new(), not_checked, activate }
+        CheckReport {
+            findings,
+            servers,
+            called_from,
+            not_checked,
+            activate,
+            ..CheckReport::default()
+        }
     }
 }

@@ -93,7 +93,11 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
     let missing = known.take_missing();
     if missing.is_empty() {
         let mut report = findings.into_report(request, smtp::measurements(&hosts, known));
-        if judges_senders == Some(false) {
+        report.is_parked =
+            hosts.is_empty() && spf::sends_no_mail(&request.domain, known) == Some(true);
+        if report.is_parked {
+            report.not_checked.clear();
+        } else if judges_senders == Some(false) {
             let how = "sending addresses: name them with --from ADDRESS, as this host's are neither those of an exchange nor \
                        in the SPF record";
             report.not_checked.insert(0, (Portion::Senders, how));

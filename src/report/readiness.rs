@@ -26,7 +26,11 @@ pub fn text(request: &CheckRequest, report: &CheckReport, shows_all: bool) -> St
         .filter(|outcome| report.count(*outcome) > 0)
         .map(|outcome| format!("{} {}", report.count(outcome), outcome.as_str()))
         .collect();
-    let headline = headline(report.outcome());
+    let headline = match report.outcome() {
+        CheckStatus::Pass if report.is_parked => "neither receives nor sends mail",
+        CheckStatus::Warn if report.is_parked => "neither receives nor sends mail, with warnings",
+        outcome => headline(outcome),
+    };
     push(&mut text, "", "", &format!("{}: {headline} ({})", request.domain, counts.join(", ")));
     if let Some(worst) = report.worst().filter(|worst| worst.outcome != CheckStatus::Pass) {
         push(&mut text, "", "  ", &format!("most important: {}", sentence(worst)));
@@ -223,14 +227,7 @@ mod tests {
             commands: vec![hostile],
         };
         let findings = vec![finding];
-        let report = CheckReport {
-            findings,
-            servers: Vec::new(),
-            called_from: Vec::new(),
-            ignored: Vec::new(),
-            not_checked: Vec::new(),
-            activate: Vec::new(),
-        };
+        let report = CheckReport { findings, ..CheckReport::default() };
         let request = CheckRequest {
             domain: DomainName::parse("a.example").unwrap(),
             senders: Vec::new(),

@@ -135,14 +135,7 @@ mod tests {
             postfix: None,
             policy_server: None,
         };
-        let report = CheckReport {
-            findings,
-            servers: vec![],
-            called_from: vec![],
-            ignored: vec![],
-            not_checked: vec![],
-            activate: vec![],
-        };
+        let report = CheckReport { findings, ..CheckReport::default() };
         SendingCheck::new(&request, report, "smtp.hostname")
     }
 
