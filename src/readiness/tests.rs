@@ -432,7 +432,7 @@ fn parked_domains() {
         zone.change(changes);
         let report = zone.evaluate(&request);
         assert_eq!(faults(&report), expected, "{changes}");
-        let says_so = !changes.contains("a.example TXT");
+        let says_so = !changes.starts_with("a.example TXT");
         assert_eq!(report.is_parked, says_so, "{changes}");
         assert_eq!(report.not_checked.is_empty(), says_so, "{changes}");
     }

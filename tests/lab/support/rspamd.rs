@@ -78,7 +78,7 @@ fn start(lab: &Lab, host: &Host, name: &str, modules: &str, rules: &str) -> Proc
   url_tld = "{at}/tld";
   dns {{ nameserver = ["127.0.0.1:9"]; timeout = 0.05s; retransmits = 1; }}
 }}
-logging {{ type = "file"; filename = "{at}/log"; level = "info"; }}
+logging {{ type = "console"; level = "info"; color = false; }}
 actions {{ reject = 100; add_header = 6; }}
 lua = "{at}/rules.lua";
 worker "rspamd_proxy" {{
