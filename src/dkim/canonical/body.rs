@@ -248,22 +248,33 @@ fn unchanged_relaxed(bytes: &[u8]) -> usize {
 
 /// The position of the first octet, at or after `from`, that is neither text nor a single space after text.
 fn find_break(bytes: &[u8], from: usize) -> Option<usize> {
-    const BLOCK: usize = 32;
-    let is_break = |before: u8, octet: u8| (octet <= b' ') & ((octet != b' ') | (before <= b' '));
     let from = match from {
         0 if *bytes.first()? <= b' ' => return Some(0),
         0 => 1,
         from => from,
     };
     let (before, octets) = (bytes.get(from - 1..)?, bytes.get(from..)?);
+    // Most lines are longer than a block, and end within one.
+    let passed = blocks_without_break::<32>(before, octets);
+    let (before, octets) = (before.get(passed..)?, octets.get(passed..)?);
+    let passed = passed + blocks_without_break::<8>(before, octets);
+    let (before, octets) = (bytes.get(from + passed - 1..)?, bytes.get(from + passed..)?);
+    let mut pairs = before.iter().zip(octets);
+    let offset = pairs.position(|(before, octet)| breaks(*before, *octet))?;
+    Some(from + passed + offset)
+}
+
+/// The octets in whole blocks at the start of `octets` that have no break; `before` has the octet before each.
+fn blocks_without_break<const BLOCK: usize>(before: &[u8], octets: &[u8]) -> usize {
     // Without a branch for each octet, the compiler compares a block at a time.
     let has_break = |(before, octets): &(&[u8; BLOCK], &[u8; BLOCK])| {
         let pairs = before.iter().zip(octets.iter());
-        pairs.fold(false, |found, (before, octet)| found | is_break(*before, *octet))
+        pairs.fold(false, |found, (before, octet)| found | breaks(*before, *octet))
     };
-    let blocks = before.as_chunks::<BLOCK>().0.iter().zip(octets.as_chunks::<BLOCK>().0);
-    let passed = BLOCK * blocks.take_while(|pair| !has_break(pair)).count();
-    let mut rest = before.iter().zip(octets).skip(passed);
-    let offset = rest.position(|(before, octet)| is_break(*before, *octet))?;
-    Some(from + passed + offset)
+    let blocks = before.as_chunks().0.iter().zip(octets.as_chunks().0);
+    BLOCK * blocks.take_while(|pair| !has_break(pair)).count()
+}
+
+const fn breaks(before: u8, octet: u8) -> bool {
+    (octet <= b' ') & ((octet != b' ') | (before <= b' '))
 }
