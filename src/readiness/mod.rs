@@ -34,7 +34,7 @@ use self::mx::MxHost;
 pub use self::policy_server::{PolicyServer, PolicyServerAddress, PolicyServerError};
 pub use self::postconf::{PARAMETERS, Postfix, RESTRICTIONS};
 pub use self::postfix::{InstalledParts, install_commands};
-pub use self::request::{CheckRequest, HostInterface, Origin};
+pub use self::request::{CheckRequest, HostInterface, Origin, UnsuitableSender};
 pub use self::survey::{ConnectResult, LargeProbe, NetworkPath, Survey, SurveyReply, SurveyResult};
 
 /// The result of an evaluation.

@@ -1,5 +1,6 @@
 //! The scope of a domain check.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -38,10 +39,32 @@ labels! {
 }
 
 /// A network interface of this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostInterface {
     pub name: String,
     pub addresses: Vec<IpNet>,
+    /// Those of the addresses from which mail should not leave.
+    pub unsuitable: BTreeMap<IpAddr, UnsuitableSender>,
     /// Octets, if the system reports it.
     pub mtu: Option<u32>,
+}
+
+impl HostInterface {
+    /// The addresses from which mail may leave.
+    pub fn senders(&self) -> impl Iterator<Item = IpAddr> {
+        let own = self.addresses.iter().map(IpNet::addr);
+        own.filter(|ip| !self.unsuitable.contains_key(ip))
+    }
+}
+
+labels! {
+    /// Why an address of an interface cannot have a lasting PTR record and a place in SPF.
+    pub enum UnsuitableSender {
+        /// Changes every day (RFC 8981).
+        Temporary = "temporary",
+        /// Accepts connections and makes none (RFC 4862 §5.5.4).
+        Deprecated = "deprecated",
+        /// Another host may have it (RFC 4862 §5.4).
+        Unconfirmed = "not confirmed as unique",
+    }
 }

@@ -27,9 +27,8 @@ pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut
                 findings.pass(check, family_name(family), seen);
             }
             (true, Family::Ipv6) => {
-                let seen = format!("no sending address (from {from})");
-                let advice =
-                    "Give the sending host a global IPv6 address, or name its address with --from.";
+                let seen = format!("no sending address (from {from}){}", omitted(request));
+                let advice = "Give the sending host a global IPv6 address that lasts, or name its address with --from.";
                 findings.warn(check, family_name(family), seen, advice);
             }
             // A request for IPv6 addresses only is legitimate.
@@ -45,6 +44,15 @@ pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut
         }
         check_names(*sender, request, known, findings);
     }
+}
+
+/// The global addresses of the interfaces that are no senders.
+fn omitted(request: &CheckRequest) -> String {
+    let unsuitable = request.interfaces.iter().flat_map(|one| &one.unsuitable);
+    let unsuitable = unsuitable
+        .filter(|(ip, _)| request.senders_from != Origin::CommandLine && is_global(**ip))
+        .map(|(ip, reason)| format!("; {ip} does not count, as it is {reason}"));
+    unsuitable.collect()
 }
 
 pub(super) fn senders(request: &CheckRequest, family: Family) -> impl Iterator<Item = IpAddr> {

@@ -72,7 +72,7 @@ pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
-    let interfaces = host::interfaces().await;
+    let interfaces = host::interfaces().await?;
     let postfix = match args.postfix {
         true => Some(host::postfix(args.postfix_config.as_deref())?),
         false => None,
@@ -104,7 +104,7 @@ async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
 
 /// The addresses from which this host sends, IPv6 first: `bound`, and in a family without one those of which the kernel chooses.
 fn senders(interfaces: &[HostInterface], bound: &[IpAddr]) -> (Vec<IpAddr>, Origin) {
-    let own = interfaces.iter().flat_map(|one| &one.addresses).map(ipnet::IpNet::addr);
+    let own = interfaces.iter().flat_map(HostInterface::senders);
     let is_free = |ip: &IpAddr| bound.iter().all(|bound| bound.is_ipv6() != ip.is_ipv6());
     let chosen = own.filter(|ip| is_global(*ip) && is_free(ip));
     let senders: BTreeSet<IpAddr> = bound.iter().copied().chain(chosen).collect();

@@ -26,13 +26,13 @@ pub(in crate::app) struct CheckedHost {
 /// Checks the addresses from which this host sends. Queries without an answer in time are unknown in the report.
 ///
 /// # Errors
-/// No DNS server is known.
+/// No DNS server is known, or the kernel does not list this host's addresses.
 pub(in crate::app) async fn check_sending(
     host: CheckedHost,
 ) -> anyhow::Result<(CheckRequest, CheckReport)> {
     let deadline = Instant::now() + LIMIT;
     let dns = Dns::for_domain_check(None, DNS_TIMEOUT)?;
-    let interfaces = host::interfaces().await;
+    let interfaces = host::interfaces().await?;
     // Another MTA has no such configuration, and the rest is checked all the same.
     let postfix = host::postfix(host.config_directory.as_deref()).ok();
     let bound = postfix.as_ref().map(|postfix| postfix.bind_addresses()).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::addr::is_global;
 use crate::readiness::finding::{CheckName, FindingList};
 use crate::readiness::postconf::{CLIENT, MasterService, Postfix, list_items, parse_address};
-use crate::readiness::request::CheckRequest;
+use crate::readiness::request::{CheckRequest, HostInterface};
 
 pub(super) fn check(postfix: &Postfix, request: &CheckRequest, findings: &mut FindingList) {
     check_protocols(postfix, findings);
@@ -61,7 +61,7 @@ fn check_interfaces(postfix: &Postfix, request: &CheckRequest, findings: &mut Fi
         let line = postfix.set_main("inet_interfaces", "all");
         findings.fail(check, "main.cf", seen, advice).commands = vec![line];
     } else if only_literals && !literals.iter().any(|ip| ip.is_ipv6() && !is_loopback(ip)) {
-        let own = request.interfaces.iter().flat_map(|one| &one.addresses).map(ipnet::IpNet::addr);
+        let own = request.interfaces.iter().flat_map(HostInterface::senders);
         let mut missing: Vec<String> =
             own.filter(|ip| ip.is_ipv6() && is_global(*ip)).map(|ip| ip.to_string()).collect();
         let wanted = if missing.is_empty() {

@@ -7,7 +7,7 @@ use crate::policy::facts::{DomainName, FactState, fcrdns};
 use crate::readiness::finding::{CheckName, FindingList};
 use crate::readiness::known::KnownAnswers;
 use crate::readiness::postconf::{CLIENT, Postfix, parse_address};
-use crate::readiness::request::{CheckRequest, HostInterface};
+use crate::readiness::request::{CheckRequest, HostInterface, UnsuitableSender};
 use crate::readiness::sender::senders;
 
 pub(super) fn check(
@@ -50,6 +50,12 @@ fn check_bind_address(postfix: &Postfix, request: &CheckRequest, findings: &mut 
                 let advice = "Set the IPv6 address too: the kernel may choose a temporary one, without PTR and SPF.";
                 findings.warn(check, file, seen, advice).commands = set(&ip.to_string());
             }
+            Some(ip) if has_temporary(request) => {
+                let seen = "smtp_bind_address6 is empty, and this host has temporary IPv6 addresses";
+                let advice = "Set the address that has a PTR record: the kernel may choose a temporary one, without PTR \
+                              and SPF.";
+                findings.warn(check, file, seen, advice).commands = set(&ip.to_string());
+            }
             _ => findings.pass(check, file, "smtp_bind_address6 is empty: the kernel chooses"),
         }
         return;
@@ -74,12 +80,17 @@ fn check_bind_address(postfix: &Postfix, request: &CheckRequest, findings: &mut 
     findings.fail(check, file, format!("{seen}: {fault}"), advice).commands = set(&proposed);
 }
 
+/// The kernel may prefer them (RFC 6724 §5, rule 7).
+fn has_temporary(request: &CheckRequest) -> bool {
+    let mut reasons = request.interfaces.iter().flat_map(|one| &one.unsuitable);
+    reasons.any(|(ip, reason)| is_global(*ip) && *reason == UnsuitableSender::Temporary)
+}
+
 /// A global IPv6 address of the interface that has `ipv4`, or of any.
 fn ipv6_beside(request: &CheckRequest, ipv4: Option<IpAddr>) -> Option<IpAddr> {
     let has = |one: &&HostInterface| one.addresses.iter().any(|net| Some(net.addr()) == ipv4);
     let same = request.interfaces.iter().filter(has);
-    let mut candidates =
-        same.chain(&request.interfaces).flat_map(|one| &one.addresses).map(ipnet::IpNet::addr);
+    let mut candidates = same.chain(&request.interfaces).flat_map(HostInterface::senders);
     candidates.find(|ip| ip.is_ipv6() && is_global(*ip))
 }
 
