@@ -136,3 +136,45 @@ fn check_helo(
 const fn file(is_override: bool) -> &'static str {
     if is_override { "master.cf" } else { "main.cf" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readiness::Origin;
+
+    #[test]
+    fn an_address_is_bound_where_the_kernel_may_choose_a_temporary_one() {
+        let [lasting, temporary]: [IpAddr; 2] =
+            ["2001:db8::5", "2001:db8::99"].map(|ip| ip.parse().unwrap());
+        let lines = |reason: Option<UnsuitableSender>, main: &str| {
+            let postfix = Postfix::new(None, main, "", "");
+            let interface = HostInterface {
+                addresses: vec![temporary.into(), lasting.into()],
+                unsuitable: reason.into_iter().map(|reason| (temporary, reason)).collect(),
+                ..HostInterface::default()
+            };
+            let request = CheckRequest {
+                domain: DomainName::parse("a.example").unwrap(),
+                senders: Vec::new(),
+                senders_from: Origin::Interfaces,
+                helo: None,
+                selectors: Vec::new(),
+                interfaces: vec![interface],
+                postfix: None,
+                policy_server: None,
+            };
+            let mut findings = FindingList::default();
+            check_bind_address(&postfix, &request, &mut findings);
+            let report = findings.into_report(&request, Vec::new());
+            report.findings.into_iter().flat_map(|one| one.commands).collect::<Vec<_>>()
+        };
+        let bound = ["postconf -e 'smtp_bind_address6 = 2001:db8::5'"];
+        assert_eq!(lines(Some(UnsuitableSender::Temporary), ""), bound);
+        // Of these the kernel chooses none by itself.
+        assert!(lines(Some(UnsuitableSender::Deprecated), "").is_empty());
+        assert!(lines(None, "").is_empty());
+        let set = format!("smtp_bind_address6 = {temporary}");
+        assert!(lines(Some(UnsuitableSender::Temporary), &set).is_empty());
+        assert_eq!(lines(Some(UnsuitableSender::Temporary), "smtp_bind_address6 = ::1"), bound);
+    }
+}

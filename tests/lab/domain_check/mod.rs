@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::harness::tests;
 use crate::support::world::KNOT;
-use crate::support::{Host, Lab};
+use crate::support::{Host, Lab, until};
 use cases::{CASES, Case, HERE};
 use serde_json::Value;
 use site::{NOBODY, SENDERS, SITE, Site};
@@ -203,18 +203,36 @@ fn reports_a_silent_dns_server(lab: &Lab) {
 
 fn takes_this_hosts_addresses(lab: &Lab) {
     let domain = format!("good.{SITE}");
+    // The kernel flags the last one itself, as the mail server has that address.
+    let detect = "echo 1 > /proc/sys/net/ipv6/conf/server/accept_dad";
+    lab.gateway.run(["sh", "-c", detect]);
+    lab.gateway.configure(
+        "addr add 2001:db8:2::5/64 dev server nodad\n\
+         addr add 2001:db8:2::6/64 dev server nodad preferred_lft 0\n\
+         addr add 2001:db8:2::25/64 dev server\n",
+    );
+    until("a duplicate address", || {
+        let addresses = lab.gateway.run(["ip", "-6", "addr", "show", "dev", "server"]);
+        addresses.contains("2001:db8:2::25/64 scope global dadfailed").then_some(())
+    });
     let checked = check(&lab.gateway, &[&domain, "--dns", KNOT, "--format=json"]);
     let json: Value = serde_json::from_str(&checked.printed).unwrap();
     assert_eq!(json["senders_from"], "interfaces");
     let senders: Vec<&str> =
         json["senders"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
-    for own in ["2001:db8:1::1", "192.0.2.1", "2001:db8:2::1", "198.51.100.1"] {
+    for own in ["2001:db8:1::1", "192.0.2.1", "2001:db8:2::1", "198.51.100.1", "2001:db8:2::5"] {
         assert!(senders.contains(&own), "{senders:?}");
+    }
+    for unsuitable in ["2001:db8:2::6", "2001:db8:2::25"] {
+        assert!(!senders.contains(&unsuitable), "{senders:?}");
     }
     assert!(
         senders.iter().all(|one| !one.starts_with("fe80") && !one.starts_with("127")),
         "{senders:?}"
     );
+    for added in [5, 6, 25] {
+        lab.gateway.configure(&format!("addr del 2001:db8:2::{added}/64 dev server\n"));
+    }
 }
 
 fn rejects_invalid_domains(lab: &Lab) {
