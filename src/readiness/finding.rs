@@ -104,6 +104,10 @@ checks! {
     PostfixBind "postfix_bind" Postfix,
     PostfixMynetworks "postfix_mynetworks" Postfix,
     PostfixHelo "postfix_helo" Postfix,
+    /// smtp(8) encrypts where the server can.
+    PostfixTls "postfix_tls" Postfix,
+    /// smtpd(8) takes no bare newline for the end of a message.
+    PostfixBareNewline "postfix_bare_newline" Postfix,
     /// A listener for gatepost.
     PostfixProxy "postfix_proxy" Postfix,
     /// What lets gatepost choose the family of outbound mail.

@@ -6,24 +6,32 @@ use std::net::IpAddr;
 use crate::policy::facts::DomainName;
 
 /// The parameters of main.cf that are checked.
-pub const PARAMETERS: [&str; 20] = [
+pub const PARAMETERS: [&str; 28] = [
     "compatibility_level",
     "config_directory",
     "inet_interfaces",
     "inet_protocols",
+    "mail_version",
     "myhostname",
     "mynetworks",
     "postscreen_upstream_proxy_protocol",
     "queue_directory",
+    "relayhost",
     "smtp_address_preference",
     "smtp_bind_address",
     "smtp_bind_address6",
     "smtp_delivery_status_filter",
     "smtp_dns_reply_filter",
+    "smtp_dns_support_level",
+    "smtp_enforce_tls",
     "smtp_helo_name",
     "smtp_mx_session_limit",
+    "smtp_tls_policy_maps",
+    "smtp_tls_security_level",
+    "smtp_use_tls",
     "smtpd_authorized_xclient_hosts",
     "smtpd_authorized_xforward_hosts",
+    "smtpd_forbid_bare_newline",
     "smtpd_policy_service_default_action",
     "smtpd_policy_service_timeout",
     "smtpd_upstream_proxy_protocol",
@@ -154,6 +162,11 @@ impl Postfix {
     /// The value in main.cf, empty if unset.
     pub(super) fn main(&self, parameter: &str) -> &str {
         self.main.get(parameter).map(String::as_str).unwrap_or_default()
+    }
+
+    /// Whether this version of Postfix has the parameter.
+    pub(super) fn knows(&self, parameter: &str) -> bool {
+        self.main.contains_key(parameter)
     }
 
     /// The value for a service, and whether master.cf overrides main.cf.

@@ -2,6 +2,7 @@
 //!
 //! Changes are proposed as shell commands; nothing is changed here.
 
+mod bare_newline;
 mod install;
 mod lists;
 mod outbound;
@@ -11,6 +12,7 @@ mod proxy;
 mod receiving;
 mod restrictions;
 mod sending;
+mod tls;
 
 pub use self::install::{InstalledParts, install_commands};
 use super::finding::FindingList;
@@ -21,6 +23,8 @@ pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut
     let Some(postfix) = &request.postfix else { return };
     receiving::check(postfix, request, findings);
     sending::check(postfix, request, known, findings);
+    tls::check(postfix, findings);
+    bare_newline::check(postfix, findings);
     lists::check(postfix, request, findings);
     proxy::check(postfix, findings);
     outbound::check(postfix, findings);
@@ -34,4 +38,42 @@ pub(super) fn check_sending(
 ) {
     let Some(postfix) = &request.postfix else { return };
     sending::check(postfix, request, known, findings);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readiness::{CheckStatus, Origin, Postfix};
+
+    /// Checks a Postfix with one server and one client. `seen` is a part of its only problem, or empty if there is none, and
+    /// `command` the command that corrects it, or empty.
+    #[track_caller]
+    pub(super) fn problems(
+        main: &str,
+        overrides: &str,
+        check: fn(&Postfix, &mut FindingList),
+        seen: &str,
+        command: &str,
+    ) {
+        let master = "smtp inet n - n - - smtpd\nsmtp unix - - n - - smtp\n";
+        let mut findings = FindingList::default();
+        check(&Postfix::new(None, main, master, overrides), &mut findings);
+        let request = CheckRequest {
+            domain: crate::policy::facts::DomainName::parse("a.example").unwrap(),
+            senders: Vec::new(),
+            senders_from: Origin::Interfaces,
+            helo: None,
+            selectors: Vec::new(),
+            interfaces: Vec::new(),
+            postfix: None,
+            policy_server: None,
+        };
+        let mut found = findings.into_report(&request, Vec::new()).findings;
+        assert_eq!(found.len(), 1, "{main}: {found:?}");
+        let found = found.remove(0);
+        let expected = if seen.is_empty() { CheckStatus::Pass } else { CheckStatus::Warn };
+        assert_eq!(found.outcome, expected, "{main}: {found:?}");
+        assert!(found.seen.contains(seen), "{main}: {found:?}");
+        assert_eq!(found.commands.concat(), command, "{main}: {found:?}");
+    }
 }

@@ -51,7 +51,8 @@ fn check_bind_address(postfix: &Postfix, request: &CheckRequest, findings: &mut 
                 findings.warn(check, file, seen, advice).commands = set(&ip.to_string());
             }
             Some(ip) if has_temporary(request) => {
-                let seen = "smtp_bind_address6 is empty, and this host has temporary IPv6 addresses";
+                let seen =
+                    "smtp_bind_address6 is empty, and this host has temporary IPv6 addresses";
                 let advice = "Set the address that has a PTR record: the kernel may choose a temporary one, without PTR \
                               and SPF.";
                 findings.warn(check, file, seen, advice).commands = set(&ip.to_string());

@@ -22,6 +22,8 @@ myhostname = out.ready.example
 inet_protocols = all
 inet_interfaces = all
 mynetworks = 127.0.0.0/8 [::1]/128
+smtp_tls_security_level = may
+smtpd_forbid_bare_newline = normalize
 ";
 macro_rules! master {
     () => {
@@ -75,6 +77,19 @@ const FAULTS: &[Fault] = &[
         "smtp inet n - n - - smtpd\n10025 inet n - n - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy\n\
          smtp unix - - n - - smtp\n",
         &["fail postfix_proxy"],
+    ),
+    fault("smtp_tls_security_level =", "", &["warn postfix_tls"]),
+    fault("smtp_tls_security_level = encrypt", "", &["warn postfix_tls"]),
+    fault("smtp_tls_security_level = dane", "", &["warn postfix_tls"]),
+    fault("smtp_tls_security_level = secure\nrelayhost = [mx.ready.example]", "", &[]),
+    fault("smtpd_forbid_bare_newline = no", "", &["warn postfix_bare_newline"]),
+    fault("smtpd_forbid_bare_newline = reject", "", &[]),
+    fault(
+        "",
+        "smtp inet n - n - - smtpd\n  -o smtpd_forbid_bare_newline=no\n\
+         [::1]:10025 inet n - n - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy\n\
+         smtp unix - - n - - smtp\n  -o smtp_tls_security_level=none\n",
+        &["warn postfix_bare_newline", "warn postfix_tls"],
     ),
     fault("smtpd_upstream_proxy_protocol = haproxy", "", &["fail postfix_proxy"]),
     fault("postscreen_upstream_proxy_protocol = haproxy", "", &["fail postfix_proxy"]),
@@ -278,7 +293,13 @@ fn the_commands_repair_a_running_postfix(lab: &Lab) {
     assert!(lab.server.connect(at).is_err());
     let (found, json) = of_postfix(lab, &postfix.config_directory());
     // The lab's Postfix has two services that require a PROXY header.
-    let faults = ["fail postfix_protocols", "fail postfix_proxy", "fail postfix_proxy"];
+    let faults = [
+        "fail postfix_protocols",
+        "fail postfix_proxy",
+        "fail postfix_proxy",
+        "warn postfix_bare_newline",
+        "warn postfix_tls",
+    ];
     assert_eq!(found, faults, "{json}");
     let activate =
         json["activate"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
