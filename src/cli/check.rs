@@ -14,7 +14,7 @@ use crate::readiness::{CheckName, CheckStatus};
 pub(super) const CHECK_EXIT: &str = "Exit status, by the worst finding: 0 if every check passes, 3 for warnings, 4 if a check \
     cannot be completed, 1 if a check fails. 2 if the command cannot run.";
 
-const TIMEOUT: &str = "Time limit of each connection and each DNS query, 1s to 1m; the whole check takes at most three times as long";
+const TIMEOUT: &str = "Time limit of each connection and each DNS query, 1s to 1m; greetings have twice as long, the whole check three times";
 
 fn check_name(text: &str) -> Result<CheckName, String> {
     CheckName::ALL.into_iter().find(|check| check.as_str() == text).ok_or_else(|| {

@@ -72,6 +72,11 @@ fn check_path(
             let seen = format!("not tested: the server does not offer PIPELINING ({sizes})");
             findings.unknown(check, about, seen, manual_test(request));
         }
+        LargeProbe::OutOfTime => {
+            let seen = format!("not tested: out of time ({sizes})");
+            let advice = "Run this again with a longer --timeout.";
+            findings.unknown(check, about, seen, advice);
+        }
         LargeProbe::Closed => {
             let seen = format!("not tested: the server closed the connection ({sizes})");
             findings.unknown(check, about, seen, manual_test(request));

@@ -31,7 +31,10 @@ pub(super) fn check(hosts: &[MxHost], known: &KnownAnswers, findings: &mut Findi
         compare_families(host, known, findings);
     }
     for (host, ip, survey) in &surveys {
-        check_server(host, *ip, survey, any_connected, findings);
+        let other = Family::of(*ip).other();
+        let other_greets = host.of(other).any(|ip| known.survey(ip).is_some_and(greets));
+        let other_greets = other_greets.then_some(other);
+        check_server(host, *ip, survey, any_connected, other_greets, findings);
     }
 }
 
@@ -64,6 +67,7 @@ fn check_server(
     ip: IpAddr,
     survey: &Survey,
     any_connected: bool,
+    other_greets: Option<Family>,
     findings: &mut FindingList,
 ) {
     let about = format!("{} {ip}", host.name);
@@ -105,6 +109,10 @@ fn check_server(
             return;
         }
     }
+    if let SurveyResult::TimedOut(after) = survey.greeting {
+        no_greeting(&about, after, other_greets, findings);
+        return;
+    }
     let check = CheckName::SmtpGreeting;
     let Some(greeting) = check_reply(check, &about, "greeting", &survey.greeting, findings) else {
         return;
@@ -124,6 +132,28 @@ fn check_server(
     }
 }
 
+/// No client knows whether the greeting would still come. It is a fault if the other family's has come.
+fn no_greeting(
+    about: &str,
+    after: Duration,
+    other_greets: Option<Family>,
+    findings: &mut FindingList,
+) {
+    let check = CheckName::SmtpGreeting;
+    let seen = format!("connected, but no greeting in {}", duration(after));
+    let causes = "Either the server delays the greeting for unknown clients (a greet pause or tarpit), or a proxy or \
+                  filter accepts connections for a server that is down.";
+    if let Some(family) = other_greets {
+        let family = family_name(family);
+        let seen = format!("{seen}, while the server greets over {family}");
+        let advice = format!("{causes} Compare the path and the settings with those for {family}.");
+        findings.fail(check, about, seen, advice);
+    } else {
+        let advice = format!("{causes} Run this again with a longer --timeout to find out which.");
+        findings.unknown(check, about, seen, advice);
+    }
+}
+
 /// Returns the reply if it is positive.
 fn check_reply<'a>(
     check: CheckName,
@@ -138,8 +168,8 @@ fn check_reply<'a>(
             let line = reply.lines.first().map(String::as_str).unwrap_or_default();
             let seen = format!("{what} after {}: {} {line}", duration(reply.took), reply.code);
             if reply.took > SLOW {
-                let advice = "Find out what the server waits for: DNS lookups of the client, or a blocklist that does \
-                              not respond. Some senders disconnect earlier.";
+                let advice = "Find out what the server waits for: a delay for unknown clients, DNS lookups of the \
+                              client, or a blocklist that does not respond. Some senders disconnect earlier.";
                 findings.warn(check, about, format!("slow {seen}"), advice);
             } else {
                 findings.pass(check, about, seen);
@@ -162,6 +192,12 @@ fn check_reply<'a>(
             let advice = "Look for a proxy or filter that accepts connections for a server that is down, or a server \
                           that waits for DNS lookups.";
             findings.fail(check, about, seen, advice);
+        }
+        SurveyResult::OutOfTime(after) => {
+            let after = duration(*after);
+            let seen = format!("no {what} in {after}, when the time for the whole check was over");
+            let advice = "Run this again with a longer --timeout, or find out what is slow here.";
+            findings.unknown(check, about, seen, advice);
         }
         SurveyResult::Closed => {
             let seen = format!("connection closed instead of a {what}");
@@ -231,8 +267,12 @@ fn compare_families(host: &MxHost, known: &KnownAnswers, findings: &mut FindingL
     let no_response =
         |of: &[&Survey]| of.iter().all(|one| matches!(one.reached, ConnectResult::NoResponse(_)));
     let not_tested = |of: &[&Survey]| {
-        of.iter()
-            .any(|one| matches!(one.reached, ConnectResult::NoRoute | ConnectResult::OutOfTime))
+        of.iter().any(|one| {
+            matches!(one.reached, ConnectResult::NoRoute | ConnectResult::OutOfTime)
+                || [&one.greeting, &one.ehlo]
+                    .iter()
+                    .any(|result| matches!(result, SurveyResult::OutOfTime(_)))
+        })
     };
     match (works(&v6), works(&v4)) {
         (true, true) => {
@@ -297,8 +337,11 @@ fn keywords(surveys: &[&Survey]) -> BTreeSet<String> {
 
 /// Greeting and reply to EHLO are positive.
 fn is_ready(survey: &Survey) -> bool {
-    let positive = |result: &SurveyResult| result.reply().is_some_and(SurveyReply::is_positive);
-    positive(&survey.greeting) && positive(&survey.ehlo)
+    greets(survey) && survey.ehlo.reply().is_some_and(SurveyReply::is_positive)
+}
+
+fn greets(survey: &Survey) -> bool {
+    survey.greeting.reply().is_some_and(SurveyReply::is_positive)
 }
 
 /// `reply to EHLO after 12 ms over IPv6, 11 ms over IPv4`: from the SYN, the fastest of each family.

@@ -45,6 +45,8 @@ pub enum SurveyResult {
     Received(SurveyReply),
     /// No reply within this time.
     TimedOut(Duration),
+    /// No reply so far, when the time for the whole check ran out; too early to call it a fault.
+    OutOfTime(Duration),
     /// The server closed the connection.
     Closed,
     /// Not an SMTP reply.
@@ -109,6 +111,8 @@ pub enum LargeProbe {
     Answered(usize),
     /// No reply within this time.
     Stalled(Duration),
+    /// No reply when the time for the whole check ran out.
+    OutOfTime,
     /// The server closed the connection.
     Closed,
 }

@@ -379,6 +379,33 @@ fn findings_from_surveys() {
             good_survey(),
             "fail smtp_families, fail smtp_greeting",
         ),
+        (
+            greeting(SurveyResult::TimedOut(second)),
+            greeting(SurveyResult::TimedOut(second)),
+            "unknown smtp_greeting, unknown smtp_greeting",
+        ),
+        // The other family's connection is refused, or rejected: neither proves a fault of this one.
+        (
+            greeting(SurveyResult::TimedOut(second)),
+            Survey::only(ConnectResult::Refused),
+            "unknown smtp_greeting, fail smtp_connect",
+        ),
+        (
+            greeting(SurveyResult::TimedOut(second)),
+            greeting(reply("554 no")),
+            "unknown smtp_greeting, fail smtp_greeting",
+        ),
+        (greeting(SurveyResult::OutOfTime(second)), good_survey(), "unknown smtp_greeting"),
+        (
+            Survey { ehlo: SurveyResult::OutOfTime(second), path: None, ..good_survey() },
+            good_survey(),
+            "unknown smtp_ehlo",
+        ),
+        (
+            Survey { ehlo: SurveyResult::TimedOut(second), path: None, ..good_survey() },
+            good_survey(),
+            "fail smtp_families, fail smtp_ehlo",
+        ),
         (greeting(SurveyResult::NotSmtp), good_survey(), "fail smtp_families, fail smtp_greeting"),
         (
             greeting(SurveyResult::Closed),
@@ -400,6 +427,7 @@ fn findings_from_surveys() {
         (path(LargeProbe::Stalled(second)), good_survey(), "fail path_mtu"),
         (path(LargeProbe::NotTried), good_survey(), "unknown path_mtu"),
         (path(LargeProbe::Closed), good_survey(), "unknown path_mtu"),
+        (path(LargeProbe::OutOfTime), good_survey(), "unknown path_mtu"),
     ] {
         let mut zone = Zone::new("");
         zone.surveys = [(v6, on_v6.clone()), (v4, on_v4.clone())].into();

@@ -40,6 +40,8 @@ const AT_ONCE: usize = 32;
 const DNS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The limit of the whole check, as a multiple of the limit of one query.
 const TOTAL: u32 = 3;
+/// Surveys end this long before the check, so that the report has what they found.
+const SURVEYS_END: Duration = Duration::from_millis(200);
 const SMTP: u16 = 25;
 
 pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
@@ -51,9 +53,11 @@ pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Some((name, _)) => name.to_string(),
         None => hostname("--helo")?,
     };
-    let survey = SurveySettings { hostname, port: SMTP, timeout: args.network.timeout };
+    let timeout = args.network.timeout;
+    let deadline = start + timeout * TOTAL;
+    let survey = SurveySettings { hostname, port: SMTP, timeout, deadline: deadline - SURVEYS_END };
     let sources = QuerySources { dns, survey };
-    let mut report = check(evaluate, &request, sources, start + args.network.timeout * TOTAL).await;
+    let mut report = check(evaluate, &request, sources, deadline).await;
     report.ignore(&args.ignore);
     let text = match args.format {
         OutputFormat::Text => readiness::text(&request, &report, args.all),

@@ -38,8 +38,8 @@ pub(in crate::app) async fn check_sending(
     let bound = postfix.as_ref().map(|postfix| postfix.bind_addresses()).unwrap_or_default();
     let (senders, senders_from) = senders(&interfaces, &bound);
     let helo = postfix.as_ref().and_then(|postfix| Some((postfix.helo()?, Origin::Postfix)));
-    let survey =
-        SurveySettings { hostname: host.domain.to_string(), port: super::SMTP, timeout: LIMIT };
+    let hostname = host.domain.to_string();
+    let survey = SurveySettings { hostname, port: super::SMTP, timeout: LIMIT, deadline };
     let request = CheckRequest {
         domain: host.domain,
         senders,

@@ -22,19 +22,26 @@ pub struct SurveySettings {
     /// Our name in EHLO.
     pub hostname: String,
     pub port: u16,
-    /// For each of: the connection; greeting and EHLO; the large segment.
+    /// For each of: the connection, the reply to EHLO, the large segment; a greeting has twice as long.
     pub timeout: Duration,
+    /// The end of the whole check.
+    pub deadline: Instant,
 }
 
-/// Probes `server` as far as it responds, for three times the timeout at most.
+/// Servers delay the greeting to find out which clients do not wait for it: RFC 5321 §4.5.3.2.1 gives them five minutes.
+const GREETING: u32 = 2;
+
+/// Probes `server` as far as it responds, until the deadline at most.
 pub async fn survey(server: IpAddr, settings: &SurveySettings) -> Survey {
     let began = Instant::now();
     let address = SocketAddr::new(server, settings.port);
-    let stream = match connect(address, None, settings.timeout).await {
+    let limit = settings.timeout.min(settings.deadline.saturating_duration_since(began));
+    let stream = match connect(address, None, limit).await {
         Ok(stream) => stream,
         Err(error) => {
             return Survey::only(match error {
                 ConnectError::Refused => ConnectResult::Refused,
+                ConnectError::NoResponse if limit < settings.timeout => ConnectResult::OutOfTime,
                 ConnectError::NoResponse => ConnectResult::NoResponse(began.elapsed()),
                 ConnectError::NoRoute | ConnectError::Exhausted => ConnectResult::NoRoute,
             });
@@ -42,15 +49,22 @@ pub async fn survey(server: IpAddr, settings: &SurveySettings) -> Survey {
     };
     let mut survey = Survey::only(ConnectResult::Connected(began.elapsed()));
     survey.from = stream.local_addr().ok().map(|own| own.ip());
-    let mut client = SmtpClient::new(stream, Instant::now() + settings.timeout);
-    survey.greeting = exchange(&mut client, None).await;
+    let mut client = SmtpClient::new(stream, settings.deadline);
+    survey.greeting = exchange(&mut client, None, settings.timeout * GREETING, settings).await;
     if !is_positive(&survey.greeting) {
         client.quit();
         return survey;
     }
-    survey.ehlo = exchange(&mut client, Some(&format!("EHLO {}", settings.hostname))).await;
-    if let SurveyResult::Received(SurveyReply { code: 500 | 502 | 504 | 550, .. }) = survey.ehlo {
-        survey.ehlo = exchange(&mut client, Some(&format!("HELO {}", settings.hostname))).await;
+    for command in ["EHLO", "HELO"] {
+        let command = format!("{command} {}", settings.hostname);
+        survey.ehlo = exchange(&mut client, Some(&command), settings.timeout, settings).await;
+        let is_unknown = matches!(
+            survey.ehlo,
+            SurveyResult::Received(SurveyReply { code: 500 | 502 | 504 | 550, .. })
+        );
+        if !is_unknown {
+            break;
+        }
     }
     if is_positive(&survey.ehlo) {
         let pipelining =
@@ -68,21 +82,28 @@ pub async fn survey(server: IpAddr, settings: &SurveySettings) -> Survey {
 
 async fn large_probe(client: &mut SmtpClient, settings: &SurveySettings) -> LargeProbe {
     let began = Instant::now();
-    client.set_deadline(began + settings.timeout);
+    client.set_deadline(settings.deadline.min(began + settings.timeout));
     match send_large(client).await {
         Ok(()) => LargeProbe::Answered(LARGE),
+        Err(ProbeError::TimedOut) if began.elapsed() < settings.timeout => LargeProbe::OutOfTime,
         Err(ProbeError::TimedOut) => LargeProbe::Stalled(began.elapsed()),
         Err(ProbeError::Closed | ProbeError::NotSmtp) => LargeProbe::Closed,
     }
 }
 
-/// Sends a command, if there is one, and reads a reply.
-async fn exchange(client: &mut SmtpClient, command: Option<&str>) -> SurveyResult {
+/// Sends a command, if there is one, and reads a reply within `limit`.
+async fn exchange(
+    client: &mut SmtpClient,
+    command: Option<&str>,
+    limit: Duration,
+    settings: &SurveySettings,
+) -> SurveyResult {
     let began = Instant::now();
+    client.set_deadline(settings.deadline.min(began + limit));
     if let Some(command) = command
         && let Err(error) = client.send(format!("{command}\r\n").as_bytes()).await
     {
-        return no_reply(error, began);
+        return no_reply(error, began, settings);
     }
     let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
     let convert =
@@ -91,12 +112,15 @@ async fn exchange(client: &mut SmtpClient, command: Option<&str>) -> SurveyResul
         Ok((code, lines)) => {
             SurveyResult::Received(SurveyReply { code, lines, took: began.elapsed() })
         }
-        Err(error) => no_reply(error, began),
+        Err(error) => no_reply(error, began, settings),
     }
 }
 
-fn no_reply(error: ProbeError, began: Instant) -> SurveyResult {
+fn no_reply(error: ProbeError, began: Instant, settings: &SurveySettings) -> SurveyResult {
     match error {
+        ProbeError::TimedOut if began.elapsed() < settings.timeout => {
+            SurveyResult::OutOfTime(began.elapsed())
+        }
         ProbeError::TimedOut => SurveyResult::TimedOut(began.elapsed()),
         ProbeError::Closed => SurveyResult::Closed,
         ProbeError::NotSmtp => SurveyResult::NotSmtp,

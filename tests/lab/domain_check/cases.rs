@@ -89,7 +89,24 @@ pub(crate) const CASES: &[Case] = &[
         &["unknown smtp_connect", "unknown smtp_connect"],
     ),
     case("refuses", zone!(spf "^ MX 10 refuses"), "", &["fail smtp_connect", "fail smtp_connect"]),
-    case("stalls", zone!(spf "^ MX 10 stalls"), "", &["fail smtp_greeting", "fail smtp_greeting"]),
+    case(
+        "stalls",
+        zone!(spf "^ MX 10 stalls"),
+        "",
+        &["unknown smtp_greeting", "unknown smtp_greeting"],
+    ),
+    case(
+        "stalls6",
+        zone!(spf "^ MX 10 stalls6" "stalls6 A 198.51.100.25" "stalls6 AAAA 2001:db8:2::33"),
+        "",
+        &["fail smtp_families", "fail smtp_greeting"],
+    ),
+    case(
+        "delays",
+        zone!(spf "^ MX 10 delays"),
+        "--timeout=10s",
+        &["warn smtp_greeting", "warn smtp_greeting", "warn smtp_starttls", "warn smtp_starttls"],
+    ),
     case(
         "turns-away",
         zone!(spf "^ MX 10 turns-away"),

@@ -43,7 +43,10 @@ fn arguments(case: &Case) -> Vec<String> {
         "xn--bcher-kva" => format!("Bücher.{SITE}"),
         name => format!("{name}.{SITE}"),
     };
-    let mut words = vec![domain, "--dns".to_owned(), KNOT.to_owned(), "--timeout=4s".to_owned()];
+    let mut words = vec![domain, "--dns".to_owned(), KNOT.to_owned()];
+    if !case.options.contains("--timeout") {
+        words.push("--timeout=4s".to_owned());
+    }
     if case.options == HERE {
         return words;
     }

@@ -21,7 +21,7 @@ pub(crate) const SENDERS: [&str; 2] = ["2001:db8:2::1", "198.51.100.1"];
 pub(crate) const NOBODY: &str = "[2001:db8:2::39]:53";
 
 /// Mail servers by name, with the last number of `198.51.100.N` and `2001:db8:2::N`.
-const SERVERS: [(&str, u8); 10] = [
+const SERVERS: [(&str, u8); 11] = [
     ("mx", 25),
     ("silent6", 31),
     ("refuses", 32),
@@ -32,6 +32,7 @@ const SERVERS: [(&str, u8); 10] = [
     ("plain", 37),
     ("half", 38),
     ("silent", 39),
+    ("delays", 40),
 ];
 
 /// Zone entries besides those of the cases.
@@ -91,9 +92,12 @@ impl<'lab> Site<'lab> {
             format!("myhostname = mx.{SITE}\ninet_interfaces = {}\n", listening.join(", "));
         let mx = Postfix::start(lab, &lab.server, "mx", Some(&authority), &main_cf);
         let mut sinks = Vec::new();
-        for (name, options) in
-            [("turns-away", "-f CONNECT"), ("later", "-r CONNECT"), ("plain", "-p")]
-        {
+        for (name, options) in [
+            ("turns-away", "-f CONNECT"),
+            ("later", "-r CONNECT"),
+            ("plain", "-p"),
+            ("delays", "-W CONNECT:12"),
+        ] {
             sinks.extend(Family::ALL.map(|family| sink(lab, of(name, family), name, options)));
         }
         sinks.push(sink(lab, of("half", Family::Ipv6), "half", ""));
