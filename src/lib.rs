@@ -10,7 +10,7 @@
 //! |---|---|
 //! | 5 | `cli`, `config`, `app` |
 //! | 4 | `relay`, `tls`, `control`, `source`, `reenact`, `lookup`, `intercept`, `postfix`, `privilege`, `metrics`, `report` |
-//! | 4, base | `unix_listener`, `smtp_connection`, `canary_reports` |
+//! | 4, base | `unix_listener`, `smtp_connection`, `canary_reports`, `certificate_details` |
 //! | 3 | `engine`, `analyzer` |
 //! | 2 | `policy`, `traffic`, `outbound`, `redact`, `readiness`, `canary` |
 //! | 1 | `smtp`, `dkim`, `stream`, `wire`, `recording` |
@@ -23,6 +23,7 @@ pub mod app;
 pub mod canary;
 #[doc(hidden)]
 pub mod canary_reports;
+pub mod certificate_details;
 pub mod cli;
 pub mod config;
 #[doc(hidden)]

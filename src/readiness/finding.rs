@@ -69,7 +69,12 @@ checks! {
     SmtpGreeting "smtp_greeting" Smtp,
     /// The reply to EHLO.
     SmtpEhlo "smtp_ehlo" Smtp,
+    /// STARTTLS is offered.
     SmtpStarttls "smtp_starttls" Smtp,
+    /// TLS comes about, and the server goes on inside it.
+    SmtpTls "smtp_tls" Smtp,
+    /// The certificate's authority, name and validity.
+    SmtpCertificate "smtp_certificate" Smtp,
     /// The name in the greeting is that of the exchange.
     SmtpName "smtp_name" Smtp,
     /// Both families of an exchange behave alike.
@@ -199,6 +204,10 @@ pub struct ServerMeasurement {
     /// Seconds from EHLO to its reply.
     pub ehlo_s: Option<f64>,
     pub starttls: Option<bool>,
+    /// The version of TLS that was established.
+    pub tls: Option<String>,
+    /// The end of the certificate's validity, RFC 3339.
+    pub certificate_ends: Option<String>,
     /// The kernel's path MTU in octets.
     pub path_mtu: Option<u32>,
     /// Octets of a full segment.

@@ -16,8 +16,8 @@ pub enum CheckQuestion {
     Lookup(Lookup),
     /// CNAME of the name.
     Cname(DomainName),
-    /// Greeting, EHLO and large segments at port 25 of the address.
-    Survey(IpAddr),
+    /// Greeting, EHLO, large segments and TLS at port 25 of an address of the exchange.
+    Survey(IpAddr, DomainName),
 }
 
 /// The CNAME record of a name.
@@ -33,7 +33,7 @@ pub enum CnameAnswer {
 pub struct KnownAnswers {
     answers: Answers,
     cnames: BTreeMap<DomainName, CnameAnswer>,
-    surveys: BTreeMap<IpAddr, Survey>,
+    surveys: BTreeMap<(IpAddr, DomainName), Survey>,
     missing: RefCell<BTreeSet<CheckQuestion>>,
 }
 
@@ -46,8 +46,8 @@ impl KnownAnswers {
         self.cnames.insert(name, answer);
     }
 
-    pub fn insert_survey(&mut self, address: IpAddr, survey: Survey) {
-        self.surveys.insert(address, survey);
+    pub fn insert_survey(&mut self, address: IpAddr, exchange: DomainName, survey: Survey) {
+        self.surveys.insert((address, exchange), survey);
     }
 
     /// The TXT records of `name`, possibly none; or why the lookup failed.
@@ -61,9 +61,9 @@ impl KnownAnswers {
         self.or_missing(found, || CheckQuestion::Cname(name.clone()))
     }
 
-    pub(super) fn survey(&self, address: IpAddr) -> Option<&Survey> {
-        let found = self.surveys.get(&address);
-        self.or_missing(found, || CheckQuestion::Survey(address))
+    pub(super) fn survey(&self, address: IpAddr, exchange: &DomainName) -> Option<&Survey> {
+        let found = self.surveys.get(&(address, exchange.clone()));
+        self.or_missing(found, || CheckQuestion::Survey(address, exchange.clone()))
     }
 
     pub(super) fn lookup(&self, lookup: Lookup) -> Option<&Answer> {

@@ -24,6 +24,7 @@ mod spf;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use self::finding::FindingList;
 pub use self::finding::{
@@ -35,7 +36,10 @@ pub use self::policy_server::{PolicyServer, PolicyServerAddress, PolicyServerErr
 pub use self::postconf::{PARAMETERS, Postfix, RESTRICTIONS};
 pub use self::postfix::{InstalledParts, install_commands};
 pub use self::request::{CheckRequest, HostInterface, Origin, UnsuitableSender};
-pub use self::survey::{ConnectResult, LargeProbe, NetworkPath, Survey, SurveyReply, SurveyResult};
+pub use self::survey::{
+    CertificateTrust, ConnectResult, LargeProbe, NetworkPath, Survey, SurveyReply, SurveyResult,
+    TlsAttempt, TlsFacts, TlsSurvey,
+};
 
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq)]

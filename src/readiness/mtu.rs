@@ -1,7 +1,7 @@
 //! Whether large packets arrive over IPv6, where routers do not fragment (RFC 8200 §5, RFC 8201).
 //!
-//! Known are the MTU of the interface, the kernel's path MTU, and whether our full segments were answered. The reverse path
-//! is not tested: no reply before a message is large. Rule 15 of ARCHITECTURE.md.
+//! Known are the MTU of the interface, the kernel's path MTU, and whether the TLS handshake comes about, in which both sides send
+//! full segments: a ClientHello with a post-quantum key share, and certificates. Rule 15 of ARCHITECTURE.md.
 
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ pub(super) fn check(
 ) {
     for host in hosts {
         for ip in host.of(Family::Ipv6) {
-            let Some(survey) = known.survey(ip) else { continue };
+            let Some(survey) = known.survey(ip, &host.name) else { continue };
             let Some(path) = &survey.path else { continue };
             let interface = interface(survey.from, request);
             check_path(&format!("{} {ip}", host.name), path, interface, request, findings);
@@ -44,32 +44,34 @@ fn check_path(
     match path.large {
         LargeProbe::Stalled(after) => {
             let seen = format!(
-                "path MTU black hole: small packets pass, large ones got no reply in {} ({sizes})",
+                "path MTU black hole: a small ClientHello is answered, a large one got no reply in {} ({sizes})",
                 duration(after)
             );
             let advice = "Let ICMPv6 \"packet too big\" pass on the whole path (RFC 4890 §4.3.1), or lower the MSS at \
                           the narrow link. Until then messages hang in DATA.";
             findings.fail(check, about, seen, advice);
         }
-        LargeProbe::Answered(_) if path.mtu.is_some_and(|mtu| mtu < IPV6_MINIMUM) => {
+        LargeProbe::Answered { .. } if path.mtu.is_some_and(|mtu| mtu < IPV6_MINIMUM) => {
             let advice =
                 "Give the link an MTU of at least 1280, which IPv6 requires (RFC 8200 §5).";
             findings.warn(check, about, sizes, advice);
         }
-        LargeProbe::Answered(octets) => {
+        LargeProbe::Answered { sent, received } => {
             let own = interface.and_then(|interface| interface.mtu);
             let narrow = path.mtu.zip(own).is_some_and(|(path, own)| path < own);
             let narrow = if narrow { "; path narrower than the interface" } else { "" };
             let mss = path.mss.and_then(|mss| usize::try_from(mss).ok());
-            let larger = mss.is_some_and(|mss| mss > octets);
-            let larger = if larger { "; larger packets not tested" } else { "" };
+            let is_less = |octets: usize| mss.is_some_and(|mss| mss > octets);
+            let larger = if is_less(sent) { "; larger packets not tested" } else { "" };
+            let reverse =
+                if is_less(received) { "; large packets from the server not tested" } else { "" };
             let seen = format!(
-                "{octets} bytes at once answered ({sizes}){narrow}{larger}; reverse path not tested"
+                "ClientHello of {sent} bytes answered with {received} ({sizes}){narrow}{larger}{reverse}"
             );
             findings.pass(check, about, seen);
         }
         LargeProbe::NotTried => {
-            let seen = format!("not tested: the server does not offer PIPELINING ({sizes})");
+            let seen = format!("not tested: no TLS handshake ({sizes})");
             findings.unknown(check, about, seen, manual_test(request));
         }
         LargeProbe::OutOfTime => {

@@ -10,6 +10,7 @@ use super::finding::{CheckName, FindingList, ServerMeasurement};
 use super::known::KnownAnswers;
 use super::mx::MxHost;
 use super::survey::{ConnectResult, Survey, SurveyReply, SurveyResult};
+use super::tls;
 use crate::addr::Family;
 use crate::humanize::{duration, family as family_name};
 use crate::policy::facts::DomainName;
@@ -21,7 +22,7 @@ pub(super) fn check(hosts: &[MxHost], known: &KnownAnswers, findings: &mut Findi
     let surveys: Vec<(&MxHost, IpAddr, &Survey)> = hosts
         .iter()
         .flat_map(|host| host.addresses.iter().map(move |ip| (host, *ip)))
-        .filter_map(|(host, ip)| Some((host, ip, known.survey(ip)?)))
+        .filter_map(|(host, ip)| Some((host, ip, known.survey(ip, &host.name)?)))
         .collect();
     // If no server responds, the fault may be on this side.
     let any_connected =
@@ -32,7 +33,8 @@ pub(super) fn check(hosts: &[MxHost], known: &KnownAnswers, findings: &mut Findi
     }
     for (host, ip, survey) in &surveys {
         let other = Family::of(*ip).other();
-        let other_greets = host.of(other).any(|ip| known.survey(ip).is_some_and(greets));
+        let other_greets =
+            host.of(other).any(|ip| known.survey(ip, &host.name).is_some_and(greets));
         let other_greets = other_greets.then_some(other);
         check_server(host, *ip, survey, any_connected, other_greets, findings);
     }
@@ -41,7 +43,7 @@ pub(super) fn check(hosts: &[MxHost], known: &KnownAnswers, findings: &mut Findi
 pub(super) fn measurements(hosts: &[MxHost], known: &KnownAnswers) -> Vec<ServerMeasurement> {
     let addresses = hosts.iter().flat_map(|host| host.addresses.iter().map(move |ip| (host, *ip)));
     let measurement = |(host, ip): (&MxHost, IpAddr)| {
-        let survey = known.survey(ip)?;
+        let survey = known.survey(ip, &host.name)?;
         let seconds = |result: &SurveyResult| result.reply().map(|reply| reply.took.as_secs_f64());
         Some(ServerMeasurement {
             exchange: host.name.to_string(),
@@ -55,6 +57,8 @@ pub(super) fn measurements(hosts: &[MxHost], known: &KnownAnswers) -> Vec<Server
             greeting_s: seconds(&survey.greeting),
             ehlo_s: seconds(&survey.ehlo),
             starttls: survey.ehlo.reply().map(|ehlo| ehlo.offers("STARTTLS")),
+            tls: survey.established().map(|tls| tls.version.clone()),
+            certificate_ends: survey.established().map(|tls| tls.not_after.to_string()),
             path_mtu: survey.path.as_ref().and_then(|path| path.mtu),
             mss: survey.path.as_ref().and_then(|path| path.mss),
         })
@@ -125,6 +129,9 @@ fn check_server(
     let check = CheckName::SmtpStarttls;
     if ehlo.offers("STARTTLS") {
         findings.pass(check, &about, "offers STARTTLS");
+        if let Some(survey) = &survey.tls {
+            tls::check(&about, &host.name, survey, findings);
+        }
     } else {
         let advice =
             "Configure a certificate for this address (Postfix: smtpd_tls_security_level = may).";
@@ -258,7 +265,8 @@ fn are_related(one: &DomainName, other: &DomainName) -> bool {
 /// Compares the two families of one exchange.
 fn compare_families(host: &MxHost, known: &KnownAnswers, findings: &mut FindingList) {
     let surveys = |family| {
-        let found: Option<Vec<&Survey>> = host.of(family).map(|ip| known.survey(ip)).collect();
+        let found: Option<Vec<&Survey>> =
+            host.of(family).map(|ip| known.survey(ip, &host.name)).collect();
         found.filter(|found| !found.is_empty())
     };
     let (Some(v6), Some(v4)) = (surveys(Family::Ipv6), surveys(Family::Ipv4)) else { return };
@@ -279,10 +287,22 @@ fn compare_families(host: &MxHost, known: &KnownAnswers, findings: &mut FindingL
             let tls = |of: &[&Survey]| {
                 let offers = |survey: &&Survey| {
                     survey.ehlo.reply().is_some_and(|ehlo| ehlo.offers("STARTTLS"))
+                        && survey.tls.as_ref().is_none_or(|tls| !tls.has_failed())
                 };
                 of.iter().filter(|survey| is_ready(survey)).all(offers)
             };
             let [of_v6, of_v4] = [&v6, &v4].map(|of| keywords(of));
+            let digests = |of: &[&Survey]| {
+                let established = of.iter().filter_map(|survey| survey.established());
+                established.map(|tls| tls.digest).collect::<BTreeSet<_>>()
+            };
+            let (certificates_of_v6, certificates_of_v4) = (digests(&v6), digests(&v4));
+            let is_comparable = !certificates_of_v6.is_empty() && !certificates_of_v4.is_empty();
+            if is_comparable && certificates_of_v6.is_disjoint(&certificates_of_v4) {
+                let seen = "another certificate over IPv6 than over IPv4";
+                let advice = "Find the second server, or the setting for one family: a renewal may reach only one of them.";
+                findings.warn(CheckName::SmtpCertificate, &host.name, seen, advice);
+            }
             if tls(&v6) == tls(&v4) && of_v6 == of_v4 {
                 findings.pass(check, &host.name, timing(&v6, &v4));
             } else if tls(&v6) == tls(&v4) {
@@ -299,9 +319,9 @@ fn compare_families(host: &MxHost, known: &KnownAnswers, findings: &mut FindingL
                 findings.warn(check, &host.name, seen, advice);
             } else {
                 let (with, without) = if tls(&v6) { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
-                let seen = format!("STARTTLS is offered over {with} but not over {without}");
+                let seen = format!("STARTTLS works over {with} but not over {without}");
                 let advice = format!(
-                    "Find the filter or second server that removes STARTTLS over {without}."
+                    "Find the filter or second server that removes or breaks STARTTLS over {without}."
                 );
                 findings.fail(check, &host.name, seen, advice);
             }

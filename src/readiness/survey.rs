@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::time::Timestamp;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     pub reached: ConnectResult,
@@ -12,6 +14,8 @@ pub struct Survey {
     pub greeting: SurveyResult,
     /// Reply to EHLO, or to HELO if the server does not know EHLO.
     pub ehlo: SurveyResult,
+    /// What became of STARTTLS, if the server offers it.
+    pub tls: Option<TlsSurvey>,
     pub path: Option<NetworkPath>,
 }
 
@@ -19,7 +23,23 @@ impl Survey {
     /// A survey that ended with the connection attempt.
     pub const fn only(reached: ConnectResult) -> Self {
         let (greeting, ehlo) = (SurveyResult::NotRequested, SurveyResult::NotRequested);
-        Self { reached, from: None, greeting, ehlo, path: None }
+        Self { reached, from: None, greeting, ehlo, tls: None, path: None }
+    }
+}
+
+impl Survey {
+    pub(super) fn established(&self) -> Option<&TlsFacts> {
+        match &self.tls.as_ref()?.handshake {
+            TlsAttempt::Established(facts) => Some(facts),
+            _ => None,
+        }
+    }
+}
+
+impl TlsSurvey {
+    /// Senders get no TLS, whether or not it may come about later.
+    pub(super) const fn has_failed(&self) -> bool {
+        !matches!(self.handshake, TlsAttempt::Established(_) | TlsAttempt::OutOfTime)
     }
 }
 
@@ -86,10 +106,67 @@ impl SurveyReply {
         words.map(str::to_ascii_uppercase).collect()
     }
 
-    pub(super) fn offers(&self, keyword: &str) -> bool {
+    /// Whether the server offers an extension.
+    pub fn offers(&self, keyword: &str) -> bool {
         let mut words = self.lines.iter().skip(1).filter_map(|line| line.split_whitespace().next());
         words.any(|word| word.eq_ignore_ascii_case(keyword))
     }
+}
+
+/// STARTTLS (RFC 3207), and EHLO again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSurvey {
+    /// The reply to STARTTLS.
+    pub reply: SurveyResult,
+    pub handshake: TlsAttempt,
+    /// The reply to EHLO inside TLS.
+    pub ehlo: SurveyResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsAttempt {
+    /// The server refused STARTTLS.
+    NotReached,
+    Established(TlsFacts),
+    /// No end within this time.
+    TimedOut(Duration),
+    /// No end when the time for the whole check ran out.
+    OutOfTime,
+    /// The server closed the connection.
+    Closed,
+    /// Why there is no TLS.
+    Failed(String),
+}
+
+/// TLS that was established.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// `TLSv1.3`
+    pub version: String,
+    pub took: Duration,
+    /// The certificate's host names.
+    pub names: Vec<String>,
+    pub not_after: Timestamp,
+    /// SHA-256 of the certificate.
+    pub digest: [u8; 32],
+    /// Why a sender that verifies certificates does not trust it; `None` if it does. `Unknown` without trusted authorities.
+    pub trust: CertificateTrust,
+    /// Octets of the ClientHello.
+    pub client_hello: usize,
+    /// Octets of all that the server sent in the handshake.
+    pub server_octets: usize,
+    /// When it was seen.
+    pub at: Timestamp,
+}
+
+/// What a sender that verifies certificates thinks of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateTrust {
+    Trusted,
+    /// Why not.
+    Distrusted(String),
+    /// This host knows no authority.
+    Unknown,
 }
 
 /// The known properties of the path to the server.
@@ -102,14 +179,14 @@ pub struct NetworkPath {
     pub large: LargeProbe,
 }
 
-/// The result of sending full segments.
+/// The result of sending and receiving full segments: in the TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LargeProbe {
-    /// The server does not offer PIPELINING, so several commands must not be sent at once.
+    /// The server does not offer STARTTLS, or does not answer it.
     NotTried,
-    /// This many octets at once were answered.
-    Answered(usize),
-    /// No reply within this time.
+    /// So many octets at once were answered with so many.
+    Answered { sent: usize, received: usize },
+    /// No reply within this time, while a small ClientHello was answered.
     Stalled(Duration),
     /// No reply when the time for the whole check ran out.
     OutOfTime,

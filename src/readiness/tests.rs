@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::addr::Family;
 use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, LookupResult, Reason, Source};
+use crate::time::Timestamp;
 
 const SENDER: &str = "2001:db8::5";
 const SENDER4: &str = "192.0.2.5";
@@ -40,16 +41,36 @@ fn reply(text: &str) -> SurveyResult {
     SurveyResult::Received(SurveyReply { code, lines, took: Duration::from_millis(4) })
 }
 
+fn good_tls() -> TlsSurvey {
+    let facts = TlsFacts {
+        version: "TLSv1.3".to_owned(),
+        took: Duration::from_millis(9),
+        names: vec!["mx.a.example".to_owned()],
+        not_after: Timestamp::from_nanos(90 * 86_400 * 1_000_000_000),
+        digest: [7; 32],
+        trust: CertificateTrust::Trusted,
+        client_hello: 1500,
+        server_octets: 3000,
+        at: Timestamp::from_nanos(0),
+    };
+    TlsSurvey {
+        reply: reply("220 go"),
+        handshake: TlsAttempt::Established(facts),
+        ehlo: reply("250 mx.a.example|PIPELINING"),
+    }
+}
+
 fn good_survey() -> Survey {
     Survey {
         reached: ConnectResult::Connected(Duration::from_millis(3)),
         from: None,
         greeting: reply("220 mx.a.example ESMTP"),
         ehlo: reply("250 mx.a.example|PIPELINING|STARTTLS"),
+        tls: Some(good_tls()),
         path: Some(NetworkPath {
             mtu: Some(1500),
             mss: Some(1428),
-            large: LargeProbe::Answered(2028),
+            large: LargeProbe::Answered { sent: 1500, received: 3000 },
         }),
     }
 }
@@ -100,12 +121,12 @@ impl Zone {
                 };
                 return known.insert_cname(owner, alias);
             }
-            CheckQuestion::Survey(ip) => {
+            CheckQuestion::Survey(ip, exchange) => {
                 let survey = self.surveys.get(&ip).cloned();
                 let survey = survey.unwrap_or_else(|| {
                     Survey::only(ConnectResult::NoResponse(Duration::from_secs(10)))
                 });
-                return known.insert_survey(ip, survey);
+                return known.insert_survey(ip, exchange, survey);
             }
             CheckQuestion::Lookup(lookup) => lookup,
         };
@@ -503,6 +524,60 @@ fn findings_about_keys() {
     ] {
         let zone = Zone::new(&format!("s._domainkey.a.example TXT {record}"));
         assert_eq!(faults(&zone.evaluate(&request)), expected, "{record}");
+    }
+}
+
+#[test]
+fn findings_about_tls() {
+    let second = Duration::from_secs(1);
+    let handshake =
+        |handshake| TlsSurvey { handshake, ehlo: SurveyResult::NotRequested, ..good_tls() };
+    let refused =
+        |text: &str| TlsSurvey { reply: reply(text), ..handshake(TlsAttempt::NotReached) };
+    let with = |change: fn(&mut TlsFacts)| {
+        let mut survey = good_tls();
+        let TlsAttempt::Established(facts) = &mut survey.handshake else { unreachable!() };
+        change(facts);
+        survey
+    };
+    let distrusted =
+        || with(|facts| facts.trust = CertificateTrust::Distrusted("expired".to_owned()));
+    for (on_v6, on_v4, expected) in [
+        (good_tls(), good_tls(), ""),
+        (
+            handshake(TlsAttempt::Failed("alert".to_owned())),
+            good_tls(),
+            "fail smtp_families, fail smtp_tls",
+        ),
+        (handshake(TlsAttempt::TimedOut(second)), good_tls(), "fail smtp_families, fail smtp_tls"),
+        (good_tls(), handshake(TlsAttempt::Closed), "fail smtp_families, fail smtp_tls"),
+        (
+            handshake(TlsAttempt::Closed),
+            handshake(TlsAttempt::Closed),
+            "fail smtp_tls, fail smtp_tls",
+        ),
+        (refused("454 no key"), refused("454 no key"), "unknown smtp_tls, unknown smtp_tls"),
+        (refused("502 no"), refused("502 no"), "fail smtp_tls, fail smtp_tls"),
+        (TlsSurvey { ehlo: SurveyResult::Closed, ..good_tls() }, good_tls(), "fail smtp_tls"),
+        (distrusted(), distrusted(), "warn smtp_certificate, warn smtp_certificate"),
+        (with(|facts| facts.digest = [1; 32]), good_tls(), "warn smtp_certificate"),
+        (
+            with(|facts| facts.not_after = Timestamp::from_nanos(86_400_000_000_000)),
+            good_tls(),
+            "warn smtp_certificate",
+        ),
+        (
+            with(|facts| facts.trust = CertificateTrust::Unknown),
+            good_tls(),
+            "unknown smtp_certificate",
+        ),
+    ] {
+        let mut zone = Zone::new("");
+        for (ip, tls) in [("2001:db8::25", &on_v6), ("192.0.2.25", &on_v4)] {
+            let survey = Survey { tls: Some(tls.clone()), ..good_survey() };
+            zone.surveys.insert(ip.parse().unwrap(), survey);
+        }
+        assert_eq!(faults(&zone.evaluate(&request())), expected, "{on_v6:?}\n{on_v4:?}");
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -130,8 +131,10 @@ impl Connection {
     pub async fn start_tls(&mut self, config: Arc<ClientConfig>) -> io::Result<()> {
         self.received.clear();
         self.parsed = 0;
-        self.tls =
-            Some(timeout(self.timeout, ConnectionTls::start(&mut self.stream, config)).await??);
+        // A target is an address.
+        let name = ServerName::IpAddress(self.stream.peer_addr()?.ip().into());
+        let started = ConnectionTls::start(&mut self.stream, config, name);
+        self.tls = Some(timeout(self.timeout, started).await??);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod connection;
 mod pair;
 mod send;
 
+pub use self::client_tls::{ConnectionTls, HandshakeSizes};
 pub use self::connection::{Connection, ReplyResult};
 pub use self::pair::PairOrder;
 pub use self::send::{CanarySender, CanaryTarget};

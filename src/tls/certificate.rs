@@ -3,20 +3,16 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
-use x509_cert::Certificate;
-use x509_cert::der::Decode as _;
-use x509_cert::ext::pkix::SubjectAltName;
-use x509_cert::ext::pkix::name::GeneralName;
 
 use super::CertificateFiles;
 use super::error::TlsError;
+use crate::certificate_details::CertificateDetails;
 use crate::time::Timestamp;
 
 /// Names and validity of a certificate.
@@ -91,15 +87,7 @@ fn damaged(path: &Path, why: &pem::Error) -> TlsError {
 
 fn facts(files: &CertificateFiles, der: &[u8]) -> Result<CertificateFacts, TlsError> {
     let damaged = |why: String| TlsError::Damaged { path: files.certificate.clone(), why };
-    let certificate = Certificate::from_der(der).map_err(|why| damaged(why.to_string()))?;
-    let certificate = certificate.tbs_certificate();
-    let names = certificate.get_extension::<SubjectAltName>();
-    let names = names.map_err(|why| damaged(why.to_string()))?.map(|(_, names)| names.0);
-    let names = names.into_iter().flatten().filter_map(|name| match name {
-        GeneralName::DnsName(name) => Some(name.as_str().to_ascii_lowercase()),
-        _ => None,
-    });
-    let end = certificate.validity().not_after.to_unix_duration();
-    let not_after = Timestamp::from_system_time(UNIX_EPOCH + end);
-    Ok(CertificateFacts { files: files.clone(), names: names.collect(), not_after })
+    let details = CertificateDetails::parse(der).map_err(damaged)?;
+    let CertificateDetails { names, not_after, .. } = details;
+    Ok(CertificateFacts { files: files.clone(), names, not_after })
 }

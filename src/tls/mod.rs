@@ -21,7 +21,9 @@ use self::certificate::load_certificate;
 pub use self::client_certificate::ClientCertificates;
 pub use self::error::TlsError;
 use self::selection::CertificateStore;
-pub use self::upstream::{UpstreamVerification, upstream_config};
+pub use self::upstream::{
+    UpstreamVerification, small_hello_config, system_verifier, upstream_config,
+};
 use crate::label::labels;
 use crate::time::Timestamp;
 

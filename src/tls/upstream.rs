@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
-    WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature,
+    verify_tls13_signature,
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
@@ -38,15 +39,48 @@ pub fn upstream_config(verification: &UpstreamVerification) -> Result<Arc<Client
                 Some(path) => roots_of(path)?,
                 None => system_roots()?,
             };
-            let verifier =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-            verifier.build().map_err(|why| TlsError::Rustls(Error::General(why.to_string())))?
+            verifier(roots, &provider)?
         }
     };
+    config(provider, verifier)
+}
+
+/// As without verification, with a ClientHello of some 250 octets: it offers no key exchange with large shares.
+///
+/// # Errors
+/// None is known.
+pub fn small_hello_config() -> Result<Arc<ClientConfig>, TlsError> {
+    let kx_groups = vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1];
+    let provider = Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() });
+    let verifier = Arc::new(AnyCertificate(provider.signature_verification_algorithms));
+    config(provider, verifier)
+}
+
+fn config(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions().map_err(TlsError::Rustls)?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     Ok(Arc::new(builder.with_no_client_auth()))
+}
+
+/// Verifies chains to the certificates that the system trusts.
+///
+/// # Errors
+/// The system has none.
+pub fn system_verifier() -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    verifier(system_roots()?, &Arc::new(aws_lc_rs::default_provider()))
+}
+
+fn verifier(
+    roots: RootCertStore,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let builder =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    builder.build().map_err(|why| TlsError::Rustls(Error::General(why.to_string())))
 }
 
 pub(super) fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {

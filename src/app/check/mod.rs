@@ -22,7 +22,7 @@ use crate::app::hostname::hostname;
 use crate::app::output::print;
 use crate::cli::{CheckArgs, OutputFormat};
 use crate::config::Config;
-use crate::lookup::{Dns, Sources, SurveySettings, survey};
+use crate::lookup::{Dns, Sources, SurveySettings, SurveyTls, survey};
 use crate::policy::facts::{Answer, DomainName, Lookup, LookupResult, Reason, Source};
 use crate::policy::rules::{PolicyStage, RuleMode};
 use crate::postfix::policy::PolicyAddress;
@@ -33,6 +33,7 @@ use crate::readiness::{
 };
 use crate::report::readiness;
 use crate::time::Timestamp;
+use crate::tls::{UpstreamVerification, small_hello_config, system_verifier, upstream_config};
 
 /// Queries in flight.
 const AT_ONCE: usize = 32;
@@ -55,7 +56,13 @@ pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     };
     let timeout = args.network.timeout;
     let deadline = start + timeout * TOTAL;
-    let survey = SurveySettings { hostname, port: SMTP, timeout, deadline: deadline - SURVEYS_END };
+    let survey = SurveySettings {
+        hostname,
+        port: SMTP,
+        timeout,
+        deadline: deadline - SURVEYS_END,
+        tls: survey_tls()?,
+    };
     let sources = QuerySources { dns, survey };
     let mut report = check(evaluate, &request, sources, deadline).await;
     report.ignore(&args.ignore);
@@ -73,6 +80,13 @@ pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         CheckStatus::Warn => 3,
         CheckStatus::Unknown => 4,
     }))
+}
+
+/// TLS with any server, whose certificate is judged by the authorities of this host.
+fn survey_tls() -> anyhow::Result<SurveyTls> {
+    let config = upstream_config(&UpstreamVerification::None).context("TLS")?;
+    let small = small_hello_config().context("TLS")?;
+    Ok(SurveyTls { config, small, verifier: system_verifier().ok() })
 }
 
 async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
@@ -141,7 +155,7 @@ struct QuerySources {
 enum Answered {
     Lookup(Lookup, LookupResult),
     Cname(DomainName, CnameAnswer),
-    Survey(IpAddr, Survey),
+    Survey(IpAddr, DomainName, Box<Survey>),
 }
 
 impl QuerySources {
@@ -156,8 +170,9 @@ impl QuerySources {
                 let answer = self.dns.alias(&name).await;
                 Answered::Cname(name, answer)
             }
-            CheckQuestion::Survey(address) => {
-                Answered::Survey(address, survey(address, &self.survey).await)
+            CheckQuestion::Survey(address, exchange) => {
+                let found = survey(address, &exchange, &self.survey).await;
+                Answered::Survey(address, exchange, Box::new(found))
             }
         }
     }
@@ -173,8 +188,9 @@ impl Answered {
                 Self::Lookup(lookup, LookupResult { answer, source: Source::None, at })
             }
             CheckQuestion::Cname(name) => Self::Cname(name, CnameAnswer::Unknown(reason)),
-            CheckQuestion::Survey(address) => {
-                Self::Survey(address, Survey::only(ConnectResult::OutOfTime))
+            CheckQuestion::Survey(address, exchange) => {
+                let survey = Survey::only(ConnectResult::OutOfTime);
+                Self::Survey(address, exchange, Box::new(survey))
             }
         }
     }
@@ -183,7 +199,9 @@ impl Answered {
         match self {
             Self::Lookup(lookup, result) => known.insert(lookup, result),
             Self::Cname(name, answer) => known.insert_cname(name, answer),
-            Self::Survey(address, survey) => known.insert_survey(address, survey),
+            Self::Survey(address, exchange, survey) => {
+                known.insert_survey(address, exchange, *survey);
+            }
         }
     }
 }

@@ -38,8 +38,13 @@ pub(in crate::app) async fn check_sending(
     let bound = postfix.as_ref().map(|postfix| postfix.bind_addresses()).unwrap_or_default();
     let (senders, senders_from) = senders(&interfaces, &bound);
     let helo = postfix.as_ref().and_then(|postfix| Some((postfix.helo()?, Origin::Postfix)));
-    let hostname = host.domain.to_string();
-    let survey = SurveySettings { hostname, port: super::SMTP, timeout: LIMIT, deadline };
+    let survey = SurveySettings {
+        hostname: host.domain.to_string(),
+        port: super::SMTP,
+        timeout: LIMIT,
+        deadline,
+        tls: super::survey_tls()?,
+    };
     let request = CheckRequest {
         domain: host.domain,
         senders,

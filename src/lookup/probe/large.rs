@@ -4,9 +4,6 @@ use super::smtp_client::{ProbeError, SmtpClient};
 
 const NOOPS: usize = 4;
 const ARGUMENT: usize = 500;
-/// Size of the segment in bytes.
-pub(super) const LARGE: usize = NOOPS * (ARGUMENT + "NOOP \r\n".len());
-
 /// Detail of a probe whose large segment was answered.
 pub(in crate::lookup) const LARGE_ANSWERED: &str = "large segment answered";
 

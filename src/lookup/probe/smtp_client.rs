@@ -1,13 +1,17 @@
 //! A minimal SMTP client: sends one command, reads one reply (RFC 5321 §3.1, §3.2, §4.2).
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::smtp::{EnhancedCode, MAX_REPLY, Reply, ReplyParse};
+use crate::smtp_connection::ConnectionTls;
 
 /// Time for the reply to QUIT.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -21,6 +25,16 @@ pub(in crate::lookup) enum ProbeError {
     Closed,
     /// The server's data is not SMTP.
     NotSmtp,
+}
+
+/// Why there is no TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::lookup) enum TlsFailure {
+    TimedOut,
+    /// The server closed the connection.
+    Closed,
+    /// An alert, or a violation of the protocol.
+    Tls(String),
 }
 
 /// The parts of a reply that probes use.
@@ -51,13 +65,14 @@ impl std::fmt::Display for ProbeReply {
 
 pub(in crate::lookup) struct SmtpClient {
     stream: TcpStream,
+    tls: Option<ConnectionTls>,
     deadline: Instant,
     received: Vec<u8>,
 }
 
 impl SmtpClient {
     pub(in crate::lookup) const fn new(stream: TcpStream, deadline: Instant) -> Self {
-        Self { stream, deadline, received: Vec::new() }
+        Self { stream, tls: None, deadline, received: Vec::new() }
     }
 
     pub(in crate::lookup) const fn set_deadline(&mut self, deadline: Instant) {
@@ -70,10 +85,41 @@ impl SmtpClient {
 
     /// Sends bytes in one write.
     pub(in crate::lookup) async fn send(&mut self, bytes: &[u8]) -> Result<(), ProbeError> {
-        match timeout_at(self.deadline, self.stream.write_all(bytes)).await {
+        let sending = async {
+            match &mut self.tls {
+                None => self.stream.write_all(bytes).await,
+                Some(tls) => tls.send(&mut self.stream, bytes).await,
+            }
+        };
+        match timeout_at(self.deadline, sending).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(probe_error(error.kind())),
             Err(_elapsed) => Err(ProbeError::TimedOut),
+        }
+    }
+
+    /// Makes the TLS handshake, after the 220 to STARTTLS.
+    pub(in crate::lookup) async fn start_tls(
+        &mut self,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<&ConnectionTls, TlsFailure> {
+        // RFC 3207 §6: what came in plaintext and was not read counts for nothing.
+        self.received.clear();
+        let started = ConnectionTls::start(&mut self.stream, config, name);
+        match timeout_at(self.deadline, started).await {
+            Ok(Ok(tls)) => Ok(self.tls.insert(tls)),
+            Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => Err(TlsFailure::TimedOut),
+            Ok(Err(error)) if is_closed(error.kind()) => Err(TlsFailure::Closed),
+            Ok(Err(error)) => Err(TlsFailure::Tls(error.to_string())),
+            Err(_elapsed) => Err(TlsFailure::TimedOut),
+        }
+    }
+
+    async fn receive(&mut self) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.read_buf(&mut self.received).await,
+            Some(tls) => tls.receive(&mut self.stream, &mut self.received).await,
         }
     }
 
@@ -130,7 +176,7 @@ impl SmtpClient {
             }
             // The parser rejects more than this.
             self.received.reserve(512.min(MAX_REPLY));
-            match timeout_at(self.deadline, self.stream.read_buf(&mut self.received)).await {
+            match timeout_at(self.deadline, self.receive()).await {
                 Ok(Ok(0)) => return Err(ProbeError::Closed),
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(probe_error(error.kind())),
@@ -148,6 +194,10 @@ impl SmtpClient {
             }
         });
     }
+}
+
+const fn is_closed(error: ErrorKind) -> bool {
+    matches!(error, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
 const fn probe_error(error: ErrorKind) -> ProbeError {

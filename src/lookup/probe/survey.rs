@@ -1,93 +1,234 @@
 //! A complete probe of one's own server, for the domain check: times, replies, and the size of packets that pass.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustix::net::sockopt;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, ProtocolVersion};
+use sha2::{Digest as _, Sha256};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, connect};
-use super::large::{LARGE, send_large};
-use super::smtp_client::{ProbeError, SmtpClient};
-use crate::readiness::{ConnectResult, LargeProbe, NetworkPath, Survey, SurveyReply, SurveyResult};
+use super::smtp_client::{ProbeError, SmtpClient, TlsFailure};
+use crate::certificate_details::CertificateDetails;
+use crate::policy::facts::DomainName;
+use crate::readiness::{
+    CertificateTrust, ConnectResult, LargeProbe, NetworkPath, Survey, SurveyReply, SurveyResult,
+    TlsAttempt, TlsFacts, TlsSurvey,
+};
 use crate::smtp::Reply;
+use crate::smtp_connection::ConnectionTls;
+use crate::time::Timestamp;
 
 /// Lines of a reply that are kept.
 const MAX_LINES: usize = 64;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SurveySettings {
     /// Our name in EHLO.
     pub hostname: String,
     pub port: u16,
-    /// For each of: the connection, the reply to EHLO, the large segment; a greeting has twice as long.
+    /// For each of: the connection, the reply to EHLO, TLS; a greeting has twice as long.
     pub timeout: Duration,
     /// The end of the whole check.
     pub deadline: Instant,
+    pub tls: SurveyTls,
+}
+
+/// How servers are asked for TLS.
+#[derive(Clone, Debug)]
+pub struct SurveyTls {
+    /// It must accept any certificate, which is judged afterwards. Its ClientHello should fill a segment.
+    pub config: Arc<ClientConfig>,
+    /// The same with a small ClientHello.
+    pub small: Arc<ClientConfig>,
+    /// Who judges it, if this host trusts anybody.
+    pub verifier: Option<Arc<WebPkiServerVerifier>>,
 }
 
 /// Servers delay the greeting to find out which clients do not wait for it: RFC 5321 §4.5.3.2.1 gives them five minutes.
 const GREETING: u32 = 2;
 
-/// Probes `server` as far as it responds, until the deadline at most.
-pub async fn survey(server: IpAddr, settings: &SurveySettings) -> Survey {
-    let began = Instant::now();
-    let address = SocketAddr::new(server, settings.port);
-    let limit = settings.timeout.min(settings.deadline.saturating_duration_since(began));
-    let stream = match connect(address, None, limit).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            return Survey::only(match error {
-                ConnectError::Refused => ConnectResult::Refused,
-                ConnectError::NoResponse if limit < settings.timeout => ConnectResult::OutOfTime,
-                ConnectError::NoResponse => ConnectResult::NoResponse(began.elapsed()),
-                ConnectError::NoRoute | ConnectError::Exhausted => ConnectResult::NoRoute,
-            });
-        }
+/// Probes `server`, an exchange called `name`, as far as it responds, until the deadline at most.
+pub async fn survey(server: IpAddr, name: &DomainName, settings: &SurveySettings) -> Survey {
+    let survey = Attempt { server, name, settings, config: &settings.tls.config }.run().await;
+    let Some(TlsAttempt::TimedOut(after)) = survey.tls.as_ref().map(|tls| tls.handshake.clone())
+    else {
+        return survey;
     };
-    let mut survey = Survey::only(ConnectResult::Connected(began.elapsed()));
-    survey.from = stream.local_addr().ok().map(|own| own.ip());
-    let mut client = SmtpClient::new(stream, settings.deadline);
-    survey.greeting = exchange(&mut client, None, settings.timeout * GREETING, settings).await;
-    if !is_positive(&survey.greeting) {
-        client.quit();
+    // If a small ClientHello is answered, the size of the large one was the reason.
+    let small = Attempt { server, name, settings, config: &settings.tls.small }.run().await;
+    if !matches!(&small.tls, Some(TlsSurvey { handshake: TlsAttempt::Established(_), .. })) {
         return survey;
     }
-    for command in ["EHLO", "HELO"] {
-        let command = format!("{command} {}", settings.hostname);
-        survey.ehlo = exchange(&mut client, Some(&command), settings.timeout, settings).await;
-        let is_unknown = matches!(
-            survey.ehlo,
-            SurveyResult::Received(SurveyReply { code: 500 | 502 | 504 | 550, .. })
-        );
-        if !is_unknown {
-            break;
-        }
-    }
-    if is_positive(&survey.ehlo) {
-        let pipelining =
-            matches!(&survey.ehlo, SurveyResult::Received(reply) if offers_pipelining(reply));
-        // Not over IPv4: its routers fragment, and servers log a group of NOOPs.
-        let large = match pipelining && server.is_ipv6() {
-            true => large_probe(&mut client, settings).await,
-            false => LargeProbe::NotTried,
-        };
-        survey.path = Some(path(client.stream(), large));
-    }
-    client.quit();
-    survey
+    let path = survey.path.map(|path| NetworkPath { large: LargeProbe::Stalled(after), ..path });
+    Survey { tls: small.tls, path, ..survey }
 }
 
-async fn large_probe(client: &mut SmtpClient, settings: &SurveySettings) -> LargeProbe {
-    let began = Instant::now();
-    client.set_deadline(settings.deadline.min(began + settings.timeout));
-    match send_large(client).await {
-        Ok(()) => LargeProbe::Answered(LARGE),
-        Err(ProbeError::TimedOut) if began.elapsed() < settings.timeout => LargeProbe::OutOfTime,
-        Err(ProbeError::TimedOut) => LargeProbe::Stalled(began.elapsed()),
-        Err(ProbeError::Closed | ProbeError::NotSmtp) => LargeProbe::Closed,
+/// One connection.
+struct Attempt<'a> {
+    server: IpAddr,
+    name: &'a DomainName,
+    settings: &'a SurveySettings,
+    config: &'a Arc<ClientConfig>,
+}
+
+impl Attempt<'_> {
+    async fn run(&self) -> Survey {
+        let began = Instant::now();
+        let settings = self.settings;
+        let address = SocketAddr::new(self.server, settings.port);
+        let limit = settings.timeout.min(settings.deadline.saturating_duration_since(began));
+        let stream = match connect(address, None, limit).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                return Survey::only(match error {
+                    ConnectError::Refused => ConnectResult::Refused,
+                    ConnectError::NoResponse if limit < settings.timeout => {
+                        ConnectResult::OutOfTime
+                    }
+                    ConnectError::NoResponse => ConnectResult::NoResponse(began.elapsed()),
+                    ConnectError::NoRoute | ConnectError::Exhausted => ConnectResult::NoRoute,
+                });
+            }
+        };
+        let mut survey = Survey::only(ConnectResult::Connected(began.elapsed()));
+        survey.from = stream.local_addr().ok().map(|own| own.ip());
+        let mut client = SmtpClient::new(stream, settings.deadline);
+        let for_greeting = settings.timeout * GREETING;
+        survey.greeting = exchange(&mut client, None, for_greeting, settings).await;
+        if !is_positive(&survey.greeting) {
+            client.quit();
+            return survey;
+        }
+        for command in ["EHLO", "HELO"] {
+            let command = format!("{command} {}", settings.hostname);
+            survey.ehlo = exchange(&mut client, Some(&command), settings.timeout, settings).await;
+            let is_unknown = matches!(
+                survey.ehlo,
+                SurveyResult::Received(SurveyReply { code: 500 | 502 | 504 | 550, .. })
+            );
+            if !is_unknown {
+                break;
+            }
+        }
+        if is_positive(&survey.ehlo) {
+            if offers_starttls(&survey.ehlo) {
+                survey.tls = Some(self.tls(&mut client).await);
+            }
+            survey.path = Some(path(client.stream(), large(survey.tls.as_ref())));
+        }
+        client.quit();
+        survey
+    }
+
+    /// STARTTLS, the handshake, and EHLO again.
+    async fn tls(&self, client: &mut SmtpClient) -> TlsSurvey {
+        let settings = self.settings;
+        let reply = exchange(client, Some("STARTTLS"), settings.timeout, settings).await;
+        let ehlo = SurveyResult::NotRequested;
+        let mut survey = TlsSurvey { reply, handshake: TlsAttempt::NotReached, ehlo };
+        if !is_positive(&survey.reply) {
+            return survey;
+        }
+        let began = Instant::now();
+        let name = self.name.to_string();
+        let Ok(server) = ServerName::try_from(name.clone()) else {
+            survey.handshake = TlsAttempt::Failed(format!("{name} is no name of a server"));
+            return survey;
+        };
+        client.set_deadline(settings.deadline.min(began + settings.timeout));
+        survey.handshake = match client.start_tls(Arc::clone(self.config), server.clone()).await {
+            Err(TlsFailure::TimedOut) if began.elapsed() < settings.timeout => {
+                TlsAttempt::OutOfTime
+            }
+            Err(TlsFailure::TimedOut) => TlsAttempt::TimedOut(began.elapsed()),
+            Err(TlsFailure::Closed) => TlsAttempt::Closed,
+            Err(TlsFailure::Tls(why)) => TlsAttempt::Failed(why),
+            Ok(connection) => match facts(connection, &server, &settings.tls, began.elapsed()) {
+                Ok(facts) => TlsAttempt::Established(facts),
+                Err(why) => TlsAttempt::Failed(why),
+            },
+        };
+        if matches!(survey.handshake, TlsAttempt::Established(_)) {
+            let ehlo = format!("EHLO {}", settings.hostname);
+            survey.ehlo = exchange(client, Some(&ehlo), settings.timeout, settings).await;
+        }
+        survey
+    }
+}
+
+/// What a handshake tells of large packets: the ClientHello fills a segment, and mostly what the server sends does.
+fn large(tls: Option<&TlsSurvey>) -> LargeProbe {
+    match tls.map(|tls| &tls.handshake) {
+        Some(TlsAttempt::Established(facts)) => {
+            LargeProbe::Answered { sent: facts.client_hello, received: facts.server_octets }
+        }
+        Some(TlsAttempt::Closed | TlsAttempt::Failed(_)) => LargeProbe::Closed,
+        Some(TlsAttempt::OutOfTime) => LargeProbe::OutOfTime,
+        Some(TlsAttempt::TimedOut(_) | TlsAttempt::NotReached) | None => LargeProbe::NotTried,
+    }
+}
+
+fn facts(
+    connection: &ConnectionTls,
+    server: &ServerName<'_>,
+    settings: &SurveyTls,
+    took: Duration,
+) -> Result<TlsFacts, String> {
+    let sizes = connection.handshake_sizes();
+    let certificates = connection.certificates();
+    let (first, others) = certificates.split_first().ok_or("no certificate")?;
+    let details = CertificateDetails::parse(first)?;
+    let trust = match &settings.verifier {
+        None => CertificateTrust::Unknown,
+        Some(verifier) => {
+            match verifier.verify_server_cert(first, others, server, &[], UnixTime::now()) {
+                Ok(_) => CertificateTrust::Trusted,
+                Err(rustls::Error::InvalidCertificate(why)) => {
+                    CertificateTrust::Distrusted(distrust(&why))
+                }
+                Err(why) => CertificateTrust::Distrusted(why.to_string()),
+            }
+        }
+    };
+    let version = match connection.version() {
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "TLS",
+    };
+    Ok(TlsFacts {
+        version: version.to_owned(),
+        took,
+        names: details.names,
+        not_after: details.not_after,
+        digest: Sha256::digest(first).into(),
+        trust,
+        client_hello: sizes.client_hello,
+        server_octets: sizes.server,
+        at: Timestamp::from_system_time(SystemTime::now()),
+    })
+}
+
+fn distrust(why: &CertificateError) -> String {
+    match why {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired".to_owned(),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "not valid yet".to_owned()
+        }
+        CertificateError::UnknownIssuer => {
+            "of no authority that this host trusts, or its chain is not sent".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "not for the name of the exchange".to_owned()
+        }
+        other => other.to_string(),
     }
 }
 
@@ -131,8 +272,8 @@ const fn is_positive(result: &SurveyResult) -> bool {
     matches!(result, SurveyResult::Received(SurveyReply { code: 200..=299, .. }))
 }
 
-fn offers_pipelining(ehlo: &SurveyReply) -> bool {
-    ehlo.lines.iter().skip(1).any(|line| line.eq_ignore_ascii_case("PIPELINING"))
+fn offers_starttls(ehlo: &SurveyResult) -> bool {
+    matches!(ehlo, SurveyResult::Received(reply) if reply.offers("STARTTLS"))
 }
 
 /// The kernel's knowledge of the path; unavailable values are `None`.

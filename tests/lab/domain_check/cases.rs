@@ -105,7 +105,13 @@ pub(crate) const CASES: &[Case] = &[
         "delays",
         zone!(spf "^ MX 10 delays"),
         "--timeout=10s",
-        &["warn smtp_greeting", "warn smtp_greeting", "warn smtp_starttls", "warn smtp_starttls"],
+        &[
+            "unknown path_mtu",
+            "warn smtp_greeting",
+            "warn smtp_greeting",
+            "warn smtp_starttls",
+            "warn smtp_starttls",
+        ],
     ),
     case(
         "turns-away",
@@ -125,12 +131,60 @@ pub(crate) const CASES: &[Case] = &[
         "",
         &["unknown path_mtu", "warn smtp_starttls", "warn smtp_starttls"],
     ),
-    case("half", zone!(spf "^ MX 10 half"), "", &["fail smtp_families", "warn smtp_starttls"]),
+    case(
+        "half",
+        zone!(spf "^ MX 10 half"),
+        "",
+        &["fail smtp_families", "unknown path_mtu", "warn smtp_starttls"],
+    ),
     case(
         "foreign",
         zone!(spf "^ MX 10 foreign"),
         "",
-        &["warn mx_ipv4", "warn smtp_name", "warn smtp_starttls"],
+        &["unknown path_mtu", "warn mx_ipv4", "warn smtp_name", "warn smtp_starttls"],
+    ),
+    // TLS
+    case(
+        "expired-tls",
+        zone!(spf "^ MX 10 expired"),
+        "",
+        &["warn smtp_certificate", "warn smtp_certificate"],
+    ),
+    case(
+        "ends-soon",
+        zone!(spf "^ MX 10 soon"),
+        "",
+        &["warn smtp_certificate", "warn smtp_certificate"],
+    ),
+    case(
+        "misnamed-tls",
+        zone!(spf "^ MX 10 misnamed"),
+        "",
+        &["warn smtp_certificate", "warn smtp_certificate"],
+    ),
+    case(
+        "untrusted-tls",
+        zone!(spf "^ MX 10 untrusted"),
+        "",
+        &["warn smtp_certificate", "warn smtp_certificate"],
+    ),
+    case(
+        "broken6-tls",
+        zone!(spf "^ MX 10 mismatch"),
+        "",
+        &["fail smtp_families", "unknown path_mtu", "unknown smtp_tls"],
+    ),
+    case(
+        "two-tls",
+        zone!(spf "^ MX 10 two"),
+        "",
+        &["warn smtp_certificate", "warn smtp_certificate"],
+    ),
+    case(
+        "no-cipher-tls",
+        zone!(spf "^ MX 10 no-cipher"),
+        "",
+        &["fail smtp_tls", "fail smtp_tls", "unknown path_mtu"],
     ),
     // Large packets
     case("hole", zone!(spf "^ MX 10 hole"), "", &["fail path_mtu"]),

@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::harness::tests;
 use crate::support::world::KNOT;
-use crate::support::{Host, Lab, until};
+use crate::support::{Lab, until};
 use cases::{CASES, Case, HERE};
 use serde_json::Value;
 use site::{NOBODY, SENDERS, SITE, Site};
@@ -27,9 +27,13 @@ struct Checked {
     status: i32,
 }
 
-fn check(host: &Host, words: &[&str]) -> Checked {
+/// Runs the command where the site's authority is trusted.
+fn check(lab: &Lab, words: &[&str]) -> Checked {
     // A check takes at most three times its timeout.
-    let output = host.output(["timeout", "60", GATEPOST, "check"].iter().chain(words));
+    let trusted = format!("SSL_CERT_FILE={}", site::trusted(lab).display());
+    let output = lab
+        .gateway
+        .output(["env", &trusted, "timeout", "60", GATEPOST, "check"].iter().chain(words));
     Checked {
         printed: String::from_utf8(output.stdout).unwrap(),
         complained: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -83,7 +87,7 @@ fn differs(lab: &Lab, case: &Case) -> Option<String> {
     let mut words = arguments(case);
     words.push("--format=json".to_owned());
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let checked = check(&lab.gateway, &words);
+    let checked = check(lab, &words);
     let wrong = |why: &str| {
         Some(format!("{}: {why}\n{}{}", case.name, checked.printed, checked.complained))
     };
@@ -159,7 +163,7 @@ fn prints_text(lab: &Lab) {
         let case = CASES.iter().find(|case| case.name == name).unwrap();
         let words = arguments(case);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let checked = check(&lab.gateway, &words);
+        let checked = check(lab, &words);
         for line in checked.printed.lines().filter(|line| !line.trim_start().starts_with("$ ")) {
             assert!(line.chars().count() <= 100, "{line}");
         }
@@ -174,7 +178,7 @@ fn counts_what_is_wished(lab: &Lab) {
     let status = |domain: &str, words: &[&str]| {
         let domain = format!("{domain}.{SITE}");
         let always = ["--dns", KNOT, "--timeout=4s", "--from", SENDERS[0], "--from", SENDERS[1]];
-        check(&lab.gateway, &[&[domain.as_str()], &always[..], words].concat()).status
+        check(lab, &[&[domain.as_str()], &always[..], words].concat()).status
     };
     assert_eq!(status("no-all", &[]), 3);
     assert_eq!(status("no-all", &["--fail-on=unknown"]), 0);
@@ -184,7 +188,7 @@ fn counts_what_is_wished(lab: &Lab) {
     assert_eq!(status("plus-all", &["--ignore=spf_all"]), 0);
     // It could not run.
     assert_eq!(status("good", &["--postfix", "--postfix-config=/nonexistent"]), 2);
-    let misspelt = check(&lab.gateway, &["good.ready.example", "--ignore=mx_ip6"]);
+    let misspelt = check(lab, &["good.ready.example", "--ignore=mx_ip6"]);
     assert_eq!(misspelt.status, 2);
     assert!(misspelt.complained.contains("did you mean mx_ipv6?"), "{}", misspelt.complained);
 }
@@ -193,7 +197,7 @@ fn counts_what_is_wished(lab: &Lab) {
 fn reports_a_silent_dns_server(lab: &Lab) {
     let domain = format!("good.{SITE}");
     let words = [&domain, "--dns", NOBODY, "--timeout=1s", "--from", SENDERS[0], "--format=json"];
-    let checked = check(&lab.gateway, &words);
+    let checked = check(lab, &words);
     let json = serde_json::from_str(&checked.printed).unwrap();
     let found = not_passed(&json);
     assert_eq!(
@@ -218,7 +222,7 @@ fn takes_this_hosts_addresses(lab: &Lab) {
         let addresses = lab.gateway.run(["ip", "-6", "addr", "show", "dev", "server"]);
         addresses.contains("2001:db8:2::25/64 scope global dadfailed").then_some(())
     });
-    let checked = check(&lab.gateway, &[&domain, "--dns", KNOT, "--format=json"]);
+    let checked = check(lab, &[&domain, "--dns", KNOT, "--format=json"]);
     let json: Value = serde_json::from_str(&checked.printed).unwrap();
     assert_eq!(json["senders_from"], "interfaces");
     let senders: Vec<&str> =
@@ -240,7 +244,7 @@ fn takes_this_hosts_addresses(lab: &Lab) {
 
 fn rejects_invalid_domains(lab: &Lab) {
     for wrong in ["user@ready.example", "2001:db8::1", "192.0.2.1", "a..b", "ready.example/"] {
-        let checked = check(&lab.gateway, &[wrong]);
+        let checked = check(lab, &[wrong]);
         assert_eq!(checked.status, 2, "{wrong}");
         assert!(checked.complained.contains("write a domain such as"), "{}", checked.complained);
     }
@@ -257,7 +261,7 @@ fn checks_a_domain_without_a_parent(lab: &Lab) {
         SENDERS[1],
         "--format=json",
     ];
-    let checked = check(&lab.gateway, &words);
+    let checked = check(lab, &words);
     let json: Value = serde_json::from_str(&checked.printed).unwrap();
     assert_eq!(not_passed(&json), ["warn dmarc_record"]);
     let servers = json["servers"].as_array().unwrap();

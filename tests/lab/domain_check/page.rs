@@ -2,6 +2,7 @@
 
 use super::GATEPOST;
 use super::postfix::configure;
+use super::site::trusted;
 use crate::support::Lab;
 use crate::support::world::KNOT;
 
@@ -18,9 +19,11 @@ pub(crate) fn matches_the_output(lab: &Lab) {
     configure(&folder, FAULT, "");
     let words = command.strip_prefix("gatepost ").unwrap().split(' ');
     let environment = format!("MAIL_CONFIG={}", folder.display());
+    let trusted = format!("SSL_CERT_FILE={}", trusted(lab).display());
     let here = ["--dns", KNOT, "--timeout=4s"];
-    let output =
-        lab.gateway.output(["env", &environment, GATEPOST].into_iter().chain(words).chain(here));
+    let output = lab
+        .gateway
+        .output(["env", &environment, &trusted, GATEPOST].into_iter().chain(words).chain(here));
     let printed = String::from_utf8(output.stdout).unwrap();
     let mut lines = printed.lines();
     for line in shown.lines().filter(|line| !line.is_empty()) {

@@ -196,7 +196,7 @@ fn of_postfix(lab: &Lab, folder: &Path) -> (Vec<String>, Value) {
         folder,
         "--format=json",
     ];
-    let checked = check(&lab.gateway, &words);
+    let checked = check(lab, &words);
     let json: Value =
         serde_json::from_str(&checked.printed).unwrap_or_else(|_| panic!("{}", checked.complained));
     let mut found = not_passed(&json);

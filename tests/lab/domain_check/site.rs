@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hickory_proto::rr::Name;
 
 use super::cases::CASES;
 use crate::support::world::knot;
-use crate::support::{Authority, Family, Lab, Postfix, Process};
+use crate::support::{
+    Authority, CertificateRequest, Family, IssuedCertificate, KeyType, Lab, Postfix, Process,
+    Validity,
+};
 
 /// The parent of the cases' domains.
 pub(crate) const SITE: &str = "ready.example";
@@ -21,7 +24,7 @@ pub(crate) const SENDERS: [&str; 2] = ["2001:db8:2::1", "198.51.100.1"];
 pub(crate) const NOBODY: &str = "[2001:db8:2::39]:53";
 
 /// Mail servers by name, with the last number of `198.51.100.N` and `2001:db8:2::N`.
-const SERVERS: [(&str, u8); 11] = [
+const SERVERS: [(&str, u8); 18] = [
     ("mx", 25),
     ("silent6", 31),
     ("refuses", 32),
@@ -33,6 +36,13 @@ const SERVERS: [(&str, u8); 11] = [
     ("half", 38),
     ("silent", 39),
     ("delays", 40),
+    ("expired", 51),
+    ("soon", 52),
+    ("misnamed", 53),
+    ("untrusted", 54),
+    ("mismatch", 55),
+    ("two", 56),
+    ("no-cipher", 57),
 ];
 
 /// Zone entries besides those of the cases.
@@ -54,7 +64,14 @@ alias CNAME mx
 pub(crate) struct Site<'lab> {
     _knot: Process,
     _mx: Postfix<'lab>,
+    /// With other certificates.
+    _others: Vec<Postfix<'lab>>,
     _sinks: Vec<Process>,
+}
+
+/// The certificate of the authority that checks trust; it is missing where there is no site.
+pub(crate) fn trusted(lab: &Lab) -> PathBuf {
+    lab.path("ca").join("ca.pem")
 }
 
 pub(crate) fn address(n: u8, family: Family) -> IpAddr {
@@ -82,15 +99,25 @@ impl<'lab> Site<'lab> {
                 ));
             }
         }
-        let authority = Authority::new(lab.folder("ca"), &format!("mx.{SITE}"));
+        let authority = Authority::new(lab.folder("ca"), &format!("*.{SITE}"));
         let mut listening: Vec<String> = ["mx", "silent6", "stalls", "hole"]
             .iter()
             .flat_map(|name| Family::ALL.map(|family| of(name, family).to_string()))
             .collect();
         listening.push(of("half", Family::Ipv4).to_string());
-        let main_cf =
-            format!("myhostname = mx.{SITE}\ninet_interfaces = {}\n", listening.join(", "));
-        let mx = Postfix::start(lab, &lab.server, "mx", Some(&authority), &main_cf);
+        let names = [&*format!("*.{SITE}"), &*format!("*.no-a.{SITE}")];
+        let issued = authority.issue(&CertificateRequest {
+            file: "mx",
+            names: &names,
+            key: KeyType::EcdsaP256,
+            validity: Validity::Days(60),
+        });
+        let main_cf = format!(
+            "myhostname = mx.{SITE}\ninet_interfaces = {}\n{}",
+            listening.join(", "),
+            tls(&issued.fullchain, &issued.key)
+        );
+        let mx = Postfix::start(lab, &lab.server, "mx", None, &main_cf);
         let mut sinks = Vec::new();
         for (name, options) in [
             ("turns-away", "-f CONNECT"),
@@ -104,8 +131,71 @@ impl<'lab> Site<'lab> {
         sinks.push(sink(lab, address(41, Family::Ipv6), "elsewhere", ""));
         drops(lab);
         let knot = knot(lab, &zones(&lab.folder("keys")), &broken());
-        Self { _knot: knot, _mx: mx, _sinks: sinks }
+        let others = others(lab, &authority);
+        assert_eq!(authority.certificate(), trusted(lab));
+        Self { _knot: knot, _mx: mx, _others: others, _sinks: sinks }
     }
+}
+
+fn tls(certificate: &Path, key: &Path) -> String {
+    format!(
+        "smtpd_tls_security_level = may\nsmtpd_tls_cert_file = {}\nsmtpd_tls_key_file = {}\n",
+        certificate.display(),
+        key.display()
+    )
+}
+
+/// Servers that present other certificates, or none that works.
+fn others<'lab>(lab: &'lab Lab, authority: &Authority) -> Vec<Postfix<'lab>> {
+    let issue = |file: &str, names: &[&str], validity| {
+        authority.issue(&CertificateRequest { file, names, key: KeyType::EcdsaP256, validity })
+    };
+    let stranger = Authority::new(lab.folder("stranger"), &format!("*.{SITE}"));
+    let site = format!("*.{SITE}");
+    let expired = issue("expired", &[&site], Validity::Expired);
+    let soon = issue("soon", &[&site], Validity::Days(3));
+    let good = issue("good", &[&site], Validity::Days(60));
+    let misnamed = issue("misnamed", &["mail.elsewhere.example"], Validity::Days(60));
+    let of_stranger = (stranger.server_certificate(), stranger.server_key());
+    let files = |issued: &IssuedCertificate| (issued.fullchain.clone(), issued.key.clone());
+    let both = &Family::ALL[..];
+    let ipv6 = &[Family::Ipv6][..];
+    let ipv4 = &[Family::Ipv4][..];
+    let servers = [
+        ("expired", both, files(&expired), ""),
+        ("soon", both, files(&soon), ""),
+        ("misnamed", both, files(&misnamed), ""),
+        ("untrusted", both, of_stranger.clone(), ""),
+        // A key of another certificate: Postfix offers STARTTLS and then has no TLS.
+        ("mismatch", ipv6, (good.fullchain.clone(), expired.key.clone()), ""),
+        ("mismatch", ipv4, files(&good), ""),
+        ("two", ipv6, files(&good), ""),
+        ("two", ipv4, files(&soon), ""),
+        // No cipher that others have.
+        (
+            "no-cipher",
+            both,
+            files(&good),
+            "smtpd_tls_ciphers = high\nsmtpd_tls_mandatory_ciphers = high\nsmtpd_tls_protocols = TLSv1.1\n",
+        ),
+    ];
+    let start = |(name, families, (certificate, key), more): (
+        &str,
+        &[Family],
+        (PathBuf, PathBuf),
+        &str,
+    )| {
+        let listening: Vec<String> =
+            families.iter().map(|family| of(name, *family).to_string()).collect();
+        let first = families.first().unwrap();
+        let main_cf = format!(
+            "myhostname = {name}.{SITE}\ninet_interfaces = {}\n{}{more}",
+            listening.join(", "),
+            tls(&certificate, &key)
+        );
+        Postfix::start(lab, &lab.server, &format!("{name}-{first}"), None, &main_cf)
+    };
+    servers.into_iter().map(start).collect()
 }
 
 fn sink(lab: &Lab, ip: IpAddr, name: &str, options: &str) -> Process {
