@@ -37,8 +37,8 @@ pub use self::postconf::{PARAMETERS, Postfix, RESTRICTIONS};
 pub use self::postfix::{InstalledParts, install_commands};
 pub use self::request::{CheckRequest, HostInterface, Origin, UnsuitableSender};
 pub use self::survey::{
-    CertificateTrust, ConnectResult, LargeProbe, NetworkPath, Survey, SurveyReply, SurveyResult,
-    TlsAttempt, TlsFacts, TlsSurvey,
+    CertificateTrust, ConnectResult, LargeProbe, NetworkPath, ServerTls, Survey, SurveyReply,
+    SurveyResult, TlsAttempt, TlsSurvey,
 };
 
 /// The result of an evaluation.

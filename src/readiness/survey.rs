@@ -28,7 +28,7 @@ impl Survey {
 }
 
 impl Survey {
-    pub(super) fn established(&self) -> Option<&TlsFacts> {
+    pub(super) fn established(&self) -> Option<&ServerTls> {
         match &self.tls.as_ref()?.handshake {
             TlsAttempt::Established(facts) => Some(facts),
             _ => None,
@@ -127,7 +127,7 @@ pub struct TlsSurvey {
 pub enum TlsAttempt {
     /// The server refused STARTTLS.
     NotReached,
-    Established(TlsFacts),
+    Established(ServerTls),
     /// No end within this time.
     TimedOut(Duration),
     /// No end when the time for the whole check ran out.
@@ -140,7 +140,7 @@ pub enum TlsAttempt {
 
 /// TLS that was established.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFacts {
+pub struct ServerTls {
     /// `TLSv1.3`
     pub version: String,
     pub took: Duration,

@@ -42,7 +42,7 @@ fn reply(text: &str) -> SurveyResult {
 }
 
 fn good_tls() -> TlsSurvey {
-    let facts = TlsFacts {
+    let facts = ServerTls {
         version: "TLSv1.3".to_owned(),
         took: Duration::from_millis(9),
         names: vec!["mx.a.example".to_owned()],
@@ -534,7 +534,7 @@ fn findings_about_tls() {
         |handshake| TlsSurvey { handshake, ehlo: SurveyResult::NotRequested, ..good_tls() };
     let refused =
         |text: &str| TlsSurvey { reply: reply(text), ..handshake(TlsAttempt::NotReached) };
-    let with = |change: fn(&mut TlsFacts)| {
+    let with = |change: fn(&mut ServerTls)| {
         let mut survey = good_tls();
         let TlsAttempt::Established(facts) = &mut survey.handshake else { unreachable!() };
         change(facts);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::finding::{CheckName, FindingList};
-use super::survey::{CertificateTrust, SurveyReply, SurveyResult, TlsAttempt, TlsFacts, TlsSurvey};
+use super::survey::{
+    CertificateTrust, ServerTls, SurveyReply, SurveyResult, TlsAttempt, TlsSurvey,
+};
 use crate::humanize::duration;
 use crate::policy::facts::DomainName;
 
@@ -83,7 +85,7 @@ pub(super) fn check(
 fn check_certificate(
     about: &str,
     exchange: &DomainName,
-    facts: &TlsFacts,
+    facts: &ServerTls,
     findings: &mut FindingList,
 ) {
     let check = CheckName::SmtpCertificate;

@@ -29,7 +29,7 @@ pub(in crate::lookup) enum ProbeError {
 
 /// Why there is no TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::lookup) enum TlsFailure {
+pub(in crate::lookup) enum TlsProbeError {
     TimedOut,
     /// The server closed the connection.
     Closed,
@@ -103,16 +103,16 @@ impl SmtpClient {
         &mut self,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
-    ) -> Result<&ConnectionTls, TlsFailure> {
+    ) -> Result<&ConnectionTls, TlsProbeError> {
         // RFC 3207 §6: what came in plaintext and was not read counts for nothing.
         self.received.clear();
         let started = ConnectionTls::start(&mut self.stream, config, name);
         match timeout_at(self.deadline, started).await {
             Ok(Ok(tls)) => Ok(self.tls.insert(tls)),
-            Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => Err(TlsFailure::TimedOut),
-            Ok(Err(error)) if is_closed(error.kind()) => Err(TlsFailure::Closed),
-            Ok(Err(error)) => Err(TlsFailure::Tls(error.to_string())),
-            Err(_elapsed) => Err(TlsFailure::TimedOut),
+            Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => Err(TlsProbeError::TimedOut),
+            Ok(Err(error)) if is_closed(error.kind()) => Err(TlsProbeError::Closed),
+            Ok(Err(error)) => Err(TlsProbeError::Tls(error.to_string())),
+            Err(_elapsed) => Err(TlsProbeError::TimedOut),
         }
     }
 

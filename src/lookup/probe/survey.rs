@@ -15,12 +15,12 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, connect};
-use super::smtp_client::{ProbeError, SmtpClient, TlsFailure};
+use super::smtp_client::{ProbeError, SmtpClient, TlsProbeError};
 use crate::certificate_details::CertificateDetails;
 use crate::policy::facts::DomainName;
 use crate::readiness::{
-    CertificateTrust, ConnectResult, LargeProbe, NetworkPath, Survey, SurveyReply, SurveyResult,
-    TlsAttempt, TlsFacts, TlsSurvey,
+    CertificateTrust, ConnectResult, LargeProbe, NetworkPath, ServerTls, Survey, SurveyReply,
+    SurveyResult, TlsAttempt, TlsSurvey,
 };
 use crate::smtp::Reply;
 use crate::smtp_connection::ConnectionTls;
@@ -145,12 +145,12 @@ impl Attempt<'_> {
         };
         client.set_deadline(settings.deadline.min(began + settings.timeout));
         survey.handshake = match client.start_tls(Arc::clone(self.config), server.clone()).await {
-            Err(TlsFailure::TimedOut) if began.elapsed() < settings.timeout => {
+            Err(TlsProbeError::TimedOut) if began.elapsed() < settings.timeout => {
                 TlsAttempt::OutOfTime
             }
-            Err(TlsFailure::TimedOut) => TlsAttempt::TimedOut(began.elapsed()),
-            Err(TlsFailure::Closed) => TlsAttempt::Closed,
-            Err(TlsFailure::Tls(why)) => TlsAttempt::Failed(why),
+            Err(TlsProbeError::TimedOut) => TlsAttempt::TimedOut(began.elapsed()),
+            Err(TlsProbeError::Closed) => TlsAttempt::Closed,
+            Err(TlsProbeError::Tls(why)) => TlsAttempt::Failed(why),
             Ok(connection) => match facts(connection, &server, &settings.tls, began.elapsed()) {
                 Ok(facts) => TlsAttempt::Established(facts),
                 Err(why) => TlsAttempt::Failed(why),
@@ -181,7 +181,7 @@ fn facts(
     server: &ServerName<'_>,
     settings: &SurveyTls,
     took: Duration,
-) -> Result<TlsFacts, String> {
+) -> Result<ServerTls, String> {
     let sizes = connection.handshake_sizes();
     let certificates = connection.certificates();
     let (first, others) = certificates.split_first().ok_or("no certificate")?;
@@ -203,7 +203,7 @@ fn facts(
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
         _ => "TLS",
     };
-    Ok(TlsFacts {
+    Ok(ServerTls {
         version: version.to_owned(),
         took,
         names: details.names,
