@@ -13,7 +13,7 @@ pub struct MessageNeeds {
     pub policies: bool,
 }
 
-/// The lookups that a header section leads to. With them answered, [`ReceivedMessage`] needs only what those answers lead to.
+/// The lookups that a header section leads to. With them answered, [`ReceivedMessage`](super::ReceivedMessage) needs only what those answers lead to.
 pub fn message_lookups(verifier: &MessageVerifier, needs: MessageNeeds) -> Vec<Lookup> {
     let keys = verifier.signatures().map(DkimSignature::key_name).filter(|_| needs.keys);
     let keys = keys.filter_map(|name| DomainName::parse(&name)).map(Lookup::Texts);
