@@ -102,8 +102,8 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
         if report.is_parked {
             report.not_checked.clear();
         } else if judges_senders == Some(false) {
-            let how = "sending addresses: name them with --from ADDRESS, as this host's are neither those of an exchange nor \
-                       in the SPF record";
+            let how = "sending addresses: name them with --from ADDRESS; none of this host's is known to be an exchange's \
+                       or in the SPF record";
             report.not_checked.insert(0, (Portion::Senders, how));
         }
         CheckEvaluation::Done(report)
