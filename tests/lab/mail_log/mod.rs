@@ -141,6 +141,7 @@ fn counted(
 }
 
 fn attempts_are_those_that_the_destinations_saw() {
+    use OutboundOutcome::{Refused, TimedOut, Unreachable};
     let lab = Lab::new();
     let (log, mut seen) = send_to_all(&lab);
     let (attempts, counts) = parse(&log);
@@ -150,11 +151,16 @@ fn attempts_are_those_that_the_destinations_saw() {
         attempts.iter().map(|attempt| (attempt.address.ip().to_canonical(), attempt.outcome));
     assert_eq!(counted(found), counted(seen), "{log}");
     for attempt in &attempts {
-        assert!(attempt.queue_id.is_some() && attempt.domain.is_some(), "{attempt:?}");
-        let host = attempt.host.as_ref().map(ToString::to_string);
-        let domain = attempt.domain.as_ref().unwrap();
-        assert_eq!(host, Some(format!("mx.{domain}")));
+        assert!(attempt.queue_id.is_some(), "{attempt:?}");
         assert_eq!(attempt.address.port(), port::SMTP);
+        let Some(domain) = &attempt.domain else {
+            // The line with its recipient may come too late, after another server that stalls.
+            let has_waited = matches!(attempt.outcome, TimedOut | Refused | Unreachable);
+            assert!(has_waited, "{attempt:?}");
+            continue;
+        };
+        let host = attempt.host.as_ref().map(ToString::to_string);
+        assert_eq!(host, Some(format!("mx.{domain}")));
     }
 }
 
