@@ -79,6 +79,11 @@ impl<N: NameSource> Pipeline<N> {
         self.advance(event.at);
     }
 
+    /// The source lost packets before `until`: what is missing in a connection that was open proves nothing.
+    pub fn on_loss(&mut self, until: Timestamp) {
+        self.analyzer.on_loss(until);
+    }
+
     /// Advances the time without a packet.
     pub fn tick(&mut self, at: Timestamp) {
         self.analyzer.tick(at);

@@ -90,6 +90,11 @@ impl Analyzer {
         self.flows.on_socket_event(facts, &mut self.sessions);
     }
 
+    /// The source lost packets before `until`; see [`FlowTable::on_loss`].
+    pub fn on_loss(&mut self, until: Timestamp) {
+        self.flows.on_loss(until);
+    }
+
     /// Ends every open session: no more packets follow.
     pub fn finish(&mut self) {
         self.flows.finish(&mut self.sessions);

@@ -1,7 +1,7 @@
 //! A finished session as traffic: the input of windows, evidence, metrics and the detection of fallbacks.
 
 use super::sessions::FinishedSession;
-use crate::engine::{Outcome, SessionRecord, TlsState};
+use crate::engine::{Outcome, TlsState};
 use crate::traffic::fallback::Attempt;
 use crate::traffic::{DeliveryFacts, FlowSummary, MailDirection, MessageCounts, StarttlsState};
 
@@ -42,7 +42,7 @@ impl FinishedSession {
                 (_, TlsState::Started | TlsState::Established) => StarttlsState::Started,
                 (_, TlsState::Refused) => StarttlsState::Refused,
             },
-            outcome: delivery_facts(&self.record).outcome(),
+            outcome: self.delivery_facts().outcome(),
         }
     }
 
@@ -59,24 +59,26 @@ impl FinishedSession {
             helo: record.smtp.helo.clone(),
         }
     }
-}
 
-fn delivery_facts(record: &SessionRecord) -> DeliveryFacts {
-    let (tcp, smtp) = (&record.tcp, &record.smtp);
-    let is_accepted = |code: Option<u16>| code.is_some_and(|code| code / 100 == 2);
-    let last_rejection = smtp.transactions.iter().rev().find_map(|transaction| {
-        let recipients = transaction.rcpt_to.iter().rev().filter_map(|recipient| recipient.code);
-        let mut codes =
-            transaction.data_code.into_iter().chain(recipients).chain(transaction.mail_code);
-        codes.find(|code| *code >= 400)
-    });
-    DeliveryFacts {
-        flow: tcp.outcome,
-        black_hole: tcp.black_hole == Some(true),
-        message_accepted: smtp.transactions.iter().any(|one| is_accepted(one.data_code)),
-        greeting: smtp.greeting,
-        encrypted: smtp.tls == TlsState::Started,
-        last_decision: smtp.transactions.last().and_then(|last| last.deciding_code()),
-        last_rejection,
+    fn delivery_facts(&self) -> DeliveryFacts {
+        let smtp = &self.record.smtp;
+        let is_accepted = |code: Option<u16>| code.is_some_and(|code| code / 100 == 2);
+        let last_rejection = smtp.transactions.iter().rev().find_map(|transaction| {
+            let recipients =
+                transaction.rcpt_to.iter().rev().filter_map(|recipient| recipient.code);
+            let mut codes =
+                transaction.data_code.into_iter().chain(recipients).chain(transaction.mail_code);
+            codes.find(|code| *code >= 400)
+        });
+        DeliveryFacts {
+            flow: Some(self.flow.outcome),
+            incomplete: self.flow.incomplete,
+            black_hole: self.flow.black_hole,
+            message_accepted: smtp.transactions.iter().any(|one| is_accepted(one.data_code)),
+            greeting: smtp.greeting,
+            encrypted: smtp.tls == TlsState::Started,
+            last_decision: smtp.transactions.last().and_then(|last| last.deciding_code()),
+            last_rejection,
+        }
     }
 }

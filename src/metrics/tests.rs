@@ -351,6 +351,7 @@ fn flow(
         reset_by: Some(reset_by),
         rtt: Some(Duration::from_millis(20)),
         evicted: false,
+        incomplete: false,
     }
 }
 

@@ -120,6 +120,7 @@ mod tests {
             reset_by: None,
             rtt: None,
             evicted: false,
+            incomplete: false,
         }
     }
 

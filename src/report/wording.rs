@@ -95,6 +95,7 @@ pub(super) const fn ending(record: &SessionRecord) -> &'static str {
         Some(FlowOutcome::Unanswered) => return "SYN unanswered",
         Some(FlowOutcome::Refused) => return "connection refused",
         Some(FlowOutcome::Unreachable) => return "unreachable",
+        Some(FlowOutcome::Unknown) => return "unknown: packets lost",
         Some(FlowOutcome::Reset) if !record.outcome.explains_reset() => return "reset",
         Some(FlowOutcome::Established | FlowOutcome::Midstream | FlowOutcome::Reset) | None => {}
     }

@@ -549,10 +549,11 @@ impl Flow {
         self.streams.release(consumer);
     }
 
-    /// Delivers the rest and returns the flow's facts.
+    /// Delivers the rest and returns the flow's facts. `lost_until`: the source may have lost packets until then.
     pub(super) fn finish<C: FlowHandler>(
         &mut self,
         evicted: bool,
+        lost_until: Option<Timestamp>,
         consumer: &mut Consumer<'_, C>,
     ) -> FlowFacts {
         self.streams
@@ -561,6 +562,7 @@ impl Flow {
         if let Some(first) = self.rst.or(closed_early) {
             self.streams.close(first, self.end, consumer);
         }
+        let incomplete = lost_until.is_some_and(|until| self.start.at <= until);
         let outcome = if self.start.midstream {
             FlowOutcome::Midstream
         } else if self.reset {
@@ -571,6 +573,8 @@ impl Flow {
             FlowOutcome::Refused
         } else if self.unreachable {
             FlowOutcome::Unreachable
+        } else if incomplete {
+            FlowOutcome::Unknown
         } else {
             FlowOutcome::Unanswered
         };
@@ -591,11 +595,13 @@ impl Flow {
             icmp_errors: self.icmp_errors,
             icmp_kinds: self.icmp_kinds,
             path_mtu: self.path_mtu,
-            black_hole: self.large.client.is_suspected() || self.large.server.is_suspected(),
+            black_hole: !incomplete
+                && (self.large.client.is_suspected() || self.large.server.is_suspected()),
             closed_by: self.closed_by,
             reset_by: self.rst.filter(|_| self.answered || self.start.midstream),
             rtt: self.rtt,
             evicted,
+            incomplete,
         }
     }
 

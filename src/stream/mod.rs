@@ -89,6 +89,8 @@ labels! {
         Refused = "refused",
         /// The SYN was never answered.
         Unanswered = "unanswered",
+        /// No answer to the SYN was captured, but the source lost packets meanwhile, so there may have been one.
+        Unknown = "unknown",
         /// The SYN was answered only by an ICMP error.
         Unreachable = "unreachable",
         /// Established, then ended by RST before either side's FIN.
@@ -163,7 +165,7 @@ pub struct FlowFacts {
     /// than any acknowledged one, at least three times from the same sequence number, with all earlier bytes acknowledged and
     /// the peer's window open, and the ACK did not advance, or advanced only after a smaller segment. Transmissions before a
     /// packet-too-big error do not count, so with one this is true only if it did not help. A peer that vanished at that
-    /// moment looks the same.
+    /// moment looks the same. Never of a flow that is [`Self::incomplete`]: the ACK may have been lost here.
     pub black_hole: bool,
     /// Sender of the first FIN or RST.
     pub closed_by: Option<Side>,
@@ -173,4 +175,6 @@ pub struct FlowFacts {
     pub rtt: Option<Duration>,
     /// Evicted to stay within [`FlowLimits`].
     pub evicted: bool,
+    /// The source lost packets while the flow was open, so what was not captured may have happened nevertheless.
+    pub incomplete: bool,
 }

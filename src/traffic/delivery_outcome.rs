@@ -8,6 +8,8 @@ use crate::stream::FlowOutcome;
 pub struct DeliveryFacts {
     /// `None` for sessions that were relayed, not captured.
     pub flow: Option<FlowOutcome>,
+    /// The source lost packets meanwhile.
+    pub incomplete: bool,
     /// Large segments were lost again and again.
     pub black_hole: bool,
     /// A message got a 2xx after its end of data.
@@ -30,6 +32,7 @@ impl DeliveryFacts {
             Some(FlowOutcome::Unanswered) => return DeliveryOutcome::Unanswered,
             Some(FlowOutcome::Refused) => return DeliveryOutcome::Refused,
             Some(FlowOutcome::Unreachable) => return DeliveryOutcome::Unreachable,
+            Some(FlowOutcome::Unknown) => return DeliveryOutcome::Unknown,
             _ => {}
         }
         // 2. The attempt succeeded, however the connection ended: clients often reset it after the 250, and the stall of a
@@ -37,29 +40,33 @@ impl DeliveryFacts {
         if self.message_accepted {
             return DeliveryOutcome::Accepted;
         }
-        // 3. A path that drops large segments explains the missing reply to the message. Replies before the stall are
+        // 3. A lost packet may have been the reply that is missing, or the message that was accepted after a rejected one.
+        if self.incomplete {
+            return DeliveryOutcome::Unknown;
+        }
+        // 4. A path that drops large segments explains the missing reply to the message. Replies before the stall are
         //    those to small commands.
         if self.black_hole {
             return DeliveryOutcome::BlackHole;
         }
-        // 4. The server turned the client away before any command (RFC 5321 §3.1); replies after that repeat it.
+        // 5. The server turned the client away before any command (RFC 5321 §3.1); replies after that repeat it.
         if let Some(code) = self.greeting.filter(|code| *code >= 400) {
             return DeliveryOutcome::GreetingRefused(code);
         }
-        // 5. Replies under TLS are invisible, and clients often end TLS with a reset, so neither an earlier reply nor the
+        // 6. Replies under TLS are invisible, and clients often end TLS with a reset, so neither an earlier reply nor the
         //    end of the connection shows what became of the message.
         if self.encrypted {
             return DeliveryOutcome::Other;
         }
-        // 6. Replies precede the end of the connection: many clients reset it because they were rejected.
+        // 7. Replies precede the end of the connection: many clients reset it because they were rejected.
         if let Some(code) = self.last_decision.filter(|code| *code >= 400) {
             return DeliveryOutcome::EnvelopeRefused(code);
         }
-        // 7. A reset without a reply that explains it.
+        // 8. A reset without a reply that explains it.
         if self.flow == Some(FlowOutcome::Reset) {
             return DeliveryOutcome::Reset;
         }
-        // 8. An orderly end after an undecided transaction: an earlier rejection is the likely reason.
+        // 9. An orderly end after an undecided transaction: an earlier rejection is the likely reason.
         self.last_rejection.map_or(DeliveryOutcome::Other, DeliveryOutcome::EnvelopeRefused)
     }
 }
@@ -72,6 +79,7 @@ mod tests {
     fn each_rule_precedes_the_next() {
         let mut facts = DeliveryFacts {
             flow: Some(FlowOutcome::Unanswered),
+            incomplete: true,
             black_hole: true,
             message_accepted: true,
             greeting: Some(554),
@@ -83,6 +91,8 @@ mod tests {
         facts.flow = Some(FlowOutcome::Reset);
         assert_eq!(facts.outcome(), DeliveryOutcome::Accepted);
         facts.message_accepted = false;
+        assert_eq!(facts.outcome(), DeliveryOutcome::Unknown);
+        facts.incomplete = false;
         assert_eq!(facts.outcome(), DeliveryOutcome::BlackHole);
         facts.black_hole = false;
         assert_eq!(facts.outcome(), DeliveryOutcome::GreetingRefused(554));

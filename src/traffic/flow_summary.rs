@@ -69,7 +69,8 @@ impl FlowSummary<'_> {
         u64::from(self.flow.syns.saturating_sub(1))
     }
 
-    /// The server's response, as evidence of the path to it; `None` if the flow is no evidence.
+    /// The server's response, as evidence of the path to it; `None` if the flow is no evidence. Silence is none where the
+    /// source lost packets: they may have been the answer.
     pub fn response(&self) -> Option<ConnectionResponse> {
         let flow = self.flow;
         let [_, from_server] = flow.bytes;
@@ -78,12 +79,13 @@ impl FlowSummary<'_> {
             FlowOutcome::Unreachable => Some(ConnectionResponse::Unreachable),
             // An evicted flow might have been answered later.
             FlowOutcome::Unanswered => (!flow.evicted).then_some(ConnectionResponse::NoResponse),
+            FlowOutcome::Unknown => None,
             _ if self.outcome == DeliveryOutcome::BlackHole => Some(ConnectionResponse::BlackHole),
             // Data, not only a handshake, which passes where large segments do not.
             _ if from_server > 0 => Some(ConnectionResponse::Answered),
             FlowOutcome::Established | FlowOutcome::Reset => {
                 let waited = flow.end.since(flow.start.at) >= GREETING_TIMEOUT;
-                (waited && !flow.evicted && flow.reset_by != Some(Side::Server))
+                (waited && !flow.evicted && !flow.incomplete && flow.reset_by != Some(Side::Server))
                     .then_some(ConnectionResponse::NoResponse)
             }
             FlowOutcome::Midstream => None,

@@ -87,7 +87,7 @@ impl Traffic {
     pub fn on_flow(&mut self, summary: &FlowSummary<'_>) {
         self.advance(summary.flow.end);
         let at = match summary.flow.outcome {
-            FlowOutcome::Unanswered => self.now,
+            FlowOutcome::Unanswered | FlowOutcome::Unknown => self.now,
             _ => summary.flow.end,
         };
         let windows = self.windows.of_mut(summary.family()).of_mut(summary.direction);

@@ -53,6 +53,7 @@ fn flow(client: &str, server: &str, end: u64, outcome: FlowOutcome) -> FlowFacts
         reset_by: None,
         rtt: None,
         evicted: false,
+        incomplete: false,
     }
 }
 
@@ -77,7 +78,7 @@ fn summary<'a>(flow: &'a FlowFacts, name: Option<&str>, accepted: u64) -> FlowSu
     }
 }
 
-use FlowOutcome::{Established, Refused, Reset, Unanswered, Unreachable};
+use FlowOutcome::{Established, Refused, Reset, Unanswered, Unknown, Unreachable};
 
 #[test]
 fn direction_is_out_only_from_ours_to_others() {
@@ -231,6 +232,15 @@ fn a_response_needs_data_from_the_server() {
     assert_eq!(respond(&was_reset), None);
     let evicted = |flow: &mut FlowFacts| (flow.outcome, flow.evicted) = (Unanswered, true);
     assert_eq!(respond(&evicted), None);
+    // Lost packets may have been the greeting, or the SYN-ACK.
+    let incomplete = |flow: &mut FlowFacts| {
+        mute(flow);
+        late(flow);
+        flow.incomplete = true;
+    };
+    assert_eq!(respond(&incomplete), None);
+    assert_eq!(respond(&|flow| flow.outcome = Unknown), None);
+    assert_eq!(respond(&|flow| flow.incomplete = true), Some(ConnectionResponse::Answered));
 }
 
 #[test]
@@ -322,7 +332,7 @@ fn model(
         };
         now = now.max(Some(time));
         let time = match *input {
-            TrafficInput::FlowEnded { outcome: Unanswered, .. } => now.unwrap_or(time),
+            TrafficInput::FlowEnded { outcome: Unanswered | Unknown, .. } => now.unwrap_or(time),
             _ => time,
         };
         if now.is_some_and(|now| covers(now, time)) {

@@ -20,6 +20,8 @@ use crate::wire::Packet;
 
 /// Interval of [`CaptureSink::on_tick`].
 const TICK: Duration = Duration::from_secs(1);
+/// Interval at which the source is asked for losses while packets come.
+const LOSS: Duration = Duration::from_millis(100);
 /// Packets between two looks at the clock.
 const STRIDE: u32 = 256;
 /// Time to read the packets that the kernel still holds at the end.
@@ -72,12 +74,13 @@ pub(super) fn capture(
     stop: &AtomicBool,
     metrics: Option<&Metrics>,
 ) -> Result<(), CaptureFailure> {
-    let mut counter = LossCounter { metrics, reported: CaptureLoss::default() };
+    let mut counter =
+        LossCounter { metrics, noted: CaptureLoss::default(), reported: CaptureLoss::default() };
     let set_capturing = |active| metrics.inspect(|metrics| metrics.set_capturing(active));
     set_capturing(true);
     let ended = run(&mut live, pipeline, sink, stop, &mut counter);
     set_capturing(false);
-    let loss = live.loss();
+    let loss = counter.note(&mut live, pipeline);
     drop(live);
     if let Err(CaptureFailure::Sink(_)) = ended {
         return ended;
@@ -89,13 +92,24 @@ pub(super) fn capture(
     ended
 }
 
-/// Reports losses and evidence to the metrics.
+/// Tells the analysis of losses at once, and reports them and the evidence to the metrics.
 struct LossCounter<'a> {
     metrics: Option<&'a Metrics>,
+    noted: CaptureLoss,
     reported: CaptureLoss,
 }
 
 impl LossCounter<'_> {
+    /// To be called before time or a socket event can end a connection whose answer may be among the lost packets.
+    fn note(&mut self, live: &mut LiveCapture, pipeline: &mut AnalysisPipeline) -> CaptureLoss {
+        let loss = live.loss();
+        if loss != self.noted {
+            self.noted = loss;
+            pipeline.on_loss(now());
+        }
+        loss
+    }
+
     fn report(&mut self, pipeline: &AnalysisPipeline, loss: CaptureLoss) {
         let Some(metrics) = self.metrics else { return };
         metrics.add_capture_drops(
@@ -115,6 +129,7 @@ fn run(
     counter: &mut LossCounter<'_>,
 ) -> Result<(), CaptureFailure> {
     let mut next_tick = Instant::now();
+    let mut next_loss = Instant::now();
     let mut packets = 0_u32;
     let mut deadline: Option<Instant> = None;
     loop {
@@ -133,9 +148,13 @@ fn run(
             }
         };
         while let Some(event) = live.next_socket_event() {
+            if event.closed {
+                counter.note(live, pipeline);
+            }
             pipeline.socket(&event);
         }
         if is_idle {
+            counter.note(live, pipeline);
             // Only when no packet is queued: packets older than the clock would then seem late.
             pipeline.tick(now());
         }
@@ -152,9 +171,13 @@ fn run(
                 return Ok(());
             }
         }
+        if Instant::now() >= next_loss {
+            next_loss = Instant::now() + LOSS;
+            counter.note(live, pipeline);
+        }
         if Instant::now() >= next_tick {
             next_tick = Instant::now() + TICK;
-            let loss = live.loss();
+            let loss = counter.note(live, pipeline);
             counter.report(pipeline, loss);
             sink.on_tick(pipeline, loss)?;
         }

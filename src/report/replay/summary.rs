@@ -31,6 +31,7 @@ struct FamilyCounts {
     refused: u64,
     unanswered: u64,
     unreachable: u64,
+    unknown: u64,
     handshakes: DurationHistogram,
     sessions: u64,
     accepted: u64,
@@ -143,6 +144,7 @@ impl FamilyCounts {
             Some(FlowOutcome::Refused) => self.refused += 1,
             Some(FlowOutcome::Unanswered) => self.unanswered += 1,
             Some(FlowOutcome::Unreachable) => self.unreachable += 1,
+            Some(FlowOutcome::Unknown) => self.unknown += 1,
             None => {}
         }
         if let Some(handshake) = tcp.handshake {
@@ -206,6 +208,7 @@ impl FamilyCounts {
             of("  unanswered", Failure, self.unanswered, self.flows),
             of("  refused", Failure, self.refused, self.flows),
             of("  unreachable", Failure, self.unreachable, self.flows),
+            of("  unknown, packets lost", IfAny, self.unknown, self.flows),
             of("  reset", Doubtful, self.reset, self.flows),
             of("  started before the capture", IfAny, self.midstream, self.flows),
             of("fallbacks to IPv4", Failure, self.fallbacks, self.flows),

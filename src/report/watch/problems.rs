@@ -33,14 +33,16 @@ pub(super) fn problems(view: &WatchView) -> Vec<(Style, String)> {
             tally.tls.get(StarttlsState::Failed.index()).copied().unwrap_or_default()
         }),
     ];
-    for (kind, of) in kinds {
+    let unknown: (&str, Count) = ("NOT KNOWN", |tally| tally.outcome(FlowOutcome::Unknown));
+    let kinds = kinds.map(|kind| (RED, kind)).into_iter().chain([(YELLOW, unknown)]);
+    for (style, (kind, of)) in kinds {
         for (family, bound) in ORDER {
             let tally = view.paths(TrafficWindow::TenMinutes).of(family).of(bound);
             if of(tally) > 0 {
                 let connections = counted(tally.connections(), "connection");
                 let (label, count) = (label((family, bound)), count(of(tally)));
                 let line = format!("{kind}: {label}, {count} of {connections} in 10 minutes");
-                lines.push((RED, line));
+                lines.push((style, line));
             }
         }
     }

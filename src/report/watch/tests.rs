@@ -50,6 +50,7 @@ fn flow(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> FlowFacts
         reset_by: None,
         rtt: None,
         evicted: false,
+        incomplete: false,
     }
 }
 

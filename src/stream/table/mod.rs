@@ -125,6 +125,8 @@ pub struct FlowTable<C> {
     held: usize,
     now: Timestamp,
     swept_at: Timestamp,
+    /// The source may have lost packets until then.
+    lost_until: Option<Timestamp>,
     counters: StreamCounters,
 }
 
@@ -142,6 +144,7 @@ impl<C: FlowHandler> FlowTable<C> {
             held: 0,
             now: Timestamp::default(),
             swept_at: Timestamp::default(),
+            lost_until: None,
             counters: StreamCounters::default(),
         }
     }
@@ -258,6 +261,11 @@ impl<C: FlowHandler> FlowTable<C> {
             self.swept_at = self.now;
             self.sweep(sink);
         }
+    }
+
+    /// The source lost packets before `until`. Nothing follows from what is missing in flows that began by then.
+    pub fn on_loss(&mut self, until: Timestamp) {
+        self.lost_until = self.lost_until.max(Some(until));
     }
 
     /// Ends all flows, in the order of their numbers.
@@ -463,7 +471,7 @@ impl<C: FlowHandler> FlowTable<C> {
             _ => return,
         };
         let ended = std::mem::replace(&mut slot.state, past);
-        Self::report_end(ended, false, &mut self.counters, sink);
+        Self::report_end(ended, false, self.lost_until, &mut self.counters, sink);
         self.update_slot(id);
     }
 
@@ -501,12 +509,13 @@ impl<C: FlowHandler> FlowTable<C> {
             lists.remove(id);
         }
         self.vacant.push(id);
-        Self::report_end(ended, evicted, &mut self.counters, sink);
+        Self::report_end(ended, evicted, self.lost_until, &mut self.counters, sink);
     }
 
     fn report_end(
         stage: SlotState<C>,
         evicted: bool,
+        lost_until: Option<Timestamp>,
         counters: &mut StreamCounters,
         sink: &mut impl FlowSink<C>,
     ) {
@@ -514,7 +523,7 @@ impl<C: FlowHandler> FlowTable<C> {
             SlotState::Open(mut flow, mut handler) => {
                 counters.evicted += u64::from(evicted);
                 let consumer = &mut Consumer { handler: Some(handler.as_mut()), counters };
-                let facts = flow.finish(evicted, consumer);
+                let facts = flow.finish(evicted, lost_until, consumer);
                 sink.on_end(facts, *handler);
             }
             _ => counters.forgotten += u64::from(evicted),

@@ -59,6 +59,34 @@ fn an_icmp_error_answers_a_syn() {
 }
 
 #[test]
+fn what_a_source_lost_may_have_been_the_answer() {
+    let outcome = |before: &str, after: &str| {
+        let mut simulation = Simulation::new();
+        simulation.play(before);
+        simulation.table.on_loss(simulation.now());
+        let facts = simulation.play(after).only_facts();
+        (facts.outcome, facts.incomplete)
+    };
+    assert_eq!(outcome("C syn; +1s", "C syn"), (FlowOutcome::Unknown, true));
+    assert_eq!(outcome("+1s", "C syn"), (FlowOutcome::Unanswered, false));
+    // What was captured happened.
+    assert_eq!(outcome("C syn", "S synack"), (FlowOutcome::Established, true));
+    let large = "C syn; S synack; C ack; C data 0..1400; +1s; C data 0..1400; +2s; C data 0..1400";
+    let facts = Simulation::new().play(large).only_facts();
+    assert!(facts.black_hole && !facts.incomplete);
+    let mut simulation = Simulation::new();
+    simulation.play(large);
+    simulation.table.on_loss(simulation.now());
+    assert!(!simulation.only_facts().black_hole);
+    // The table's clock and the source's differ: a loss that was noticed earlier stays.
+    let mut simulation = Simulation::new();
+    simulation.play("C syn");
+    simulation.table.on_loss(simulation.now());
+    simulation.table.on_loss(Timestamp::default());
+    assert_eq!(simulation.only_facts().outcome, FlowOutcome::Unknown);
+}
+
+#[test]
 fn a_connect_that_times_out_ends_with_its_socket() {
     let mut simulation = Simulation::new();
     simulation.play("C syn; +1s; C syn; +2s").socket(None, false);

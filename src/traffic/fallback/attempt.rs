@@ -46,6 +46,8 @@ pub enum DeliveryOutcome {
     EnvelopeRefused(u16),
     /// A message was accepted.
     Accepted,
+    /// The source lost packets, so how it ended was not seen.
+    Unknown,
     /// Anything else, such as a session that continued under TLS.
     Other,
 }
@@ -110,7 +112,9 @@ impl Attempt {
             DeliveryOutcome::GreetingRefused(code) => (FallbackReason::Greeting, Some(code)),
             DeliveryOutcome::EnvelopeRefused(code) => (FallbackReason::Envelope, Some(code)),
             DeliveryOutcome::Other if self.helo.is_none() => (FallbackReason::Race, None),
-            DeliveryOutcome::Other | DeliveryOutcome::Accepted => return None,
+            DeliveryOutcome::Other | DeliveryOutcome::Accepted | DeliveryOutcome::Unknown => {
+                return None;
+            }
         })
     }
 

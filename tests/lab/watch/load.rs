@@ -92,6 +92,20 @@ fn starved(source: Source) {
     settle(source, &output, before, Sent::by(&lab));
     let (_, packets) = output.lost();
     assert!(packets > 0, "{source:?} lost nothing although it was stopped");
+    // Every connection was answered, and those whose answer was lost prove nothing.
+    let wrong: Vec<&Value> = output
+        .sessions()
+        .into_iter()
+        .filter(|session| {
+            let tcp = &session["tcp"];
+            ["unanswered", "unreachable", "refused"].iter().any(|one| tcp["outcome"] == *one)
+                || tcp["black_hole"] == true
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{source:?}: {} sessions, such as {}", wrong.len(), wrong[0]);
+    let unknown =
+        output.sessions().iter().filter(|session| session["tcp"]["outcome"] == "unknown").count();
+    eprintln!("{source:?}: {unknown} sessions with an unknown outcome");
 }
 
 /// Each SYN is in a session or counted as lost; hence each session is seen or lost.
