@@ -44,6 +44,9 @@ pub(super) struct Flow {
     end: Timestamp,
     answered: bool,
     refused: bool,
+    /// The RST has the sequence number of one that answers a SYN, 0 (RFC 9293 §3.10.7.1): not that of a connection whose
+    /// SYN-ACK the capture lacks.
+    refused_at_syn: bool,
     unreachable: bool,
     /// Ended by RST before any FIN.
     reset: bool,
@@ -120,6 +123,7 @@ impl Flow {
             end: segment.at,
             answered: false,
             refused: false,
+            refused_at_syn: false,
             unreachable: false,
             reset: false,
             rst: None,
@@ -420,6 +424,7 @@ impl Flow {
             };
             if is_ours {
                 self.refused |= from == Side::Server;
+                self.refused_at_syn |= from == Side::Server && segment.seq == 0;
                 self.closed_by.get_or_insert(from);
                 return if consumer.handler.is_none() {
                     FlowStatus::Ended
@@ -569,7 +574,7 @@ impl Flow {
             FlowOutcome::Reset
         } else if self.answered {
             FlowOutcome::Established
-        } else if self.refused {
+        } else if self.refused && (self.refused_at_syn || !incomplete) {
             FlowOutcome::Refused
         } else if self.unreachable {
             FlowOutcome::Unreachable

@@ -69,6 +69,8 @@ fn what_a_source_lost_may_have_been_the_answer() {
     };
     assert_eq!(outcome("C syn; +1s", "C syn"), (FlowOutcome::Unknown, true));
     assert_eq!(outcome("+1s", "C syn"), (FlowOutcome::Unanswered, false));
+    // A RST may end a connection whose SYN-ACK was lost.
+    assert_eq!(outcome("C syn", "S rst"), (FlowOutcome::Unknown, true));
     // What was captured happened.
     assert_eq!(outcome("C syn", "S synack"), (FlowOutcome::Established, true));
     let large = "C syn; S synack; C ack; C data 0..1400; +1s; C data 0..1400; +2s; C data 0..1400";
