@@ -14,6 +14,9 @@ use crate::addr::{Side, canonical};
 use crate::time::Timestamp;
 use crate::wire::{IcmpError, IcmpKind, Segment};
 
+/// RFC 6298 §2.
+const FIRST_RETRANSMISSION: Duration = Duration::from_secs(1);
+
 /// After this silence a SYN with another sequence number starts a new flow, although the end of the old one was not seen.
 const SILENCE: Duration = Duration::from_secs(60);
 /// A RST is accepted up to this many bytes beyond the last byte sent.
@@ -48,6 +51,8 @@ pub(super) struct Flow {
     /// SYN-ACK the capture lacks.
     refused_at_syn: bool,
     unreachable: bool,
+    /// See [`Self::on_port_reused`].
+    answer_lost: bool,
     /// Ended by RST before any FIN.
     reset: bool,
     /// Sender of an accepted RST.
@@ -125,6 +130,7 @@ impl Flow {
             refused: false,
             refused_at_syn: false,
             unreachable: false,
+            answer_lost: false,
             reset: false,
             rst: None,
             closed_by: None,
@@ -543,6 +549,13 @@ impl Flow {
         self.no_greeting.server && (self.roles_known || self.no_greeting.client)
     }
 
+    /// The client opens another connection from this port. A kernel that still waits for its SYN-ACK does not let it, so if
+    /// that happens before the first retransmission, after a second (RFC 6298 §2), an answer came and was not captured.
+    pub(super) fn on_port_reused(&mut self, at: Timestamp) {
+        self.answer_lost =
+            self.pending_since().is_some() && at.since(self.end) < FIRST_RETRANSMISSION;
+    }
+
     /// Delivers the held data, once there is a handler.
     pub(super) fn deliver_held<C: FlowHandler>(&mut self, consumer: &mut Consumer<'_, C>) {
         self.streams.drain(consumer);
@@ -567,7 +580,7 @@ impl Flow {
         if let Some(first) = self.rst.or(closed_early) {
             self.streams.close(first, self.end, consumer);
         }
-        let incomplete = lost_until.is_some_and(|until| self.start.at <= until);
+        let incomplete = self.answer_lost || lost_until.is_some_and(|until| self.start.at <= until);
         let outcome = if self.start.midstream {
             FlowOutcome::Midstream
         } else if self.reset {

@@ -89,7 +89,8 @@ labels! {
         Refused = "refused",
         /// The SYN was never answered.
         Unanswered = "unanswered",
-        /// No answer to the SYN was captured, but the source lost packets meanwhile, so there may have been one.
+        /// No answer to the SYN was captured, but the source lost packets meanwhile, so there may have been one; or the
+        /// client used its port again at once, so there was one.
         Unknown = "unknown",
         /// The SYN was answered only by an ICMP error.
         Unreachable = "unreachable",
@@ -175,6 +176,7 @@ pub struct FlowFacts {
     pub rtt: Option<Duration>,
     /// Evicted to stay within [`FlowLimits`].
     pub evicted: bool,
-    /// The source lost packets while the flow was open, so what was not captured may have happened nevertheless.
+    /// The source lost packets while the flow was open, or must have, so what was not captured may have happened
+    /// nevertheless.
     pub incomplete: bool,
 }

@@ -200,7 +200,14 @@ impl<C: FlowHandler> FlowTable<C> {
             }
             match self.match_segment(id, from_low, segment) {
                 Match::ThisFlow => return self.feed(id, from_low, segment, sink),
-                Match::NewFlow => self.end(id, sink),
+                Match::NewFlow => {
+                    if let Some(SlotState::Candidate(flow) | SlotState::Open(flow, _)) =
+                        self.slots.get_mut(id as usize).map(|slot| &mut slot.state)
+                    {
+                        flow.on_port_reused(segment.at);
+                    }
+                    self.end(id, sink);
+                }
                 Match::Undecided => {
                     self.counters.out_of_window += 1;
                     return;

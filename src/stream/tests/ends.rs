@@ -71,6 +71,17 @@ fn what_a_source_lost_may_have_been_the_answer() {
     assert_eq!(outcome("+1s", "C syn"), (FlowOutcome::Unanswered, false));
     // A RST may end a connection whose SYN-ACK was lost.
     assert_eq!(outcome("C syn", "S rst"), (FlowOutcome::Unknown, true));
+    // The client's kernel knows of an answer.
+    let reused = |after: &str| {
+        let mut simulation = Simulation::new();
+        simulation.play("C syn").play(after);
+        simulation.new_connection([5, 6]);
+        let facts = simulation.play("C syn; S synack; C ack").facts();
+        facts.iter().map(|facts| facts.outcome).collect::<Vec<_>>()
+    };
+    let established = FlowOutcome::Established;
+    assert_eq!(reused("+900ms"), [FlowOutcome::Unknown, established]);
+    assert_eq!(reused("+1100ms"), [FlowOutcome::Unanswered, established]);
     // What was captured happened.
     assert_eq!(outcome("C syn", "S synack"), (FlowOutcome::Established, true));
     let large = "C syn; S synack; C ack; C data 0..1400; +1s; C data 0..1400; +2s; C data 0..1400";
@@ -263,7 +274,7 @@ fn an_answered_syn_in_the_middle_starts_a_new_flow() {
 #[test]
 fn syns_in_the_middle_start_flows_if_the_old_one_does_not_continue() {
     for (others, expected) in [
-        (["", "", ""], [FlowOutcome::Unanswered; 3]),
+        (["", "", ""], [FlowOutcome::Unknown, FlowOutcome::Unknown, FlowOutcome::Unanswered]),
         (["S synack; C ack", "C ack", "C data 0..7"], [FlowOutcome::Established; 3]),
         (["S data 0..7", "C ack; S ack 5", "C syn; C ack"], [FlowOutcome::Established; 3]),
         (
