@@ -89,6 +89,7 @@ struct Backoff {
 #[derive(Clone, Debug)]
 pub struct Dns {
     resolver: TokioResolver,
+    servers: Arc<[SocketAddr]>,
     deadline: Duration,
     backoff_settings: BackoffSettings,
     backoff: Arc<Mutex<Backoff>>,
@@ -131,14 +132,14 @@ impl Dns {
         backoff_settings: BackoffSettings,
         cache: Option<u64>,
     ) -> Result<Self, DnsError> {
-        let servers = servers.iter().map(|server| {
+        let name_servers = servers.iter().map(|server| {
             let ports = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
                 connection.port = server.port();
                 connection
             });
             NameServerConfig::new(server.ip(), true, ports.into())
         });
-        let config = ResolverConfig::from_name_servers(servers.collect());
+        let config = ResolverConfig::from_name_servers(name_servers.collect());
         let provider = TokioRuntimeProvider::default();
         let mut builder = TokioResolver::builder_with_config(config, provider);
         let options = builder.options_mut();
@@ -152,7 +153,8 @@ impl Dns {
             options.cache_size = entries;
         }
         let resolver = builder.build().map_err(DnsError::Resolver)?;
-        Ok(Self { resolver, deadline, backoff_settings, backoff: Arc::default() })
+        let servers = servers.into();
+        Ok(Self { resolver, servers, deadline, backoff_settings, backoff: Arc::default() })
     }
 
     /// Queries the servers of `/etc/resolv.conf`.
@@ -161,6 +163,15 @@ impl Dns {
     /// The file cannot be read or names no server; the resolver cannot be created.
     pub fn system(deadline: Duration) -> Result<Self, DnsError> {
         Self::new(&system_servers()?, deadline)
+    }
+
+    pub(super) fn servers(&self) -> &[SocketAddr] {
+        &self.servers
+    }
+
+    /// Of one query.
+    pub(super) const fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     /// A panic elsewhere leaves the state consistent.

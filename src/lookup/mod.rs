@@ -13,6 +13,7 @@ mod disk_cache;
 mod dns;
 mod dns_alias;
 mod dns_data;
+mod dns_exchange;
 mod exchanges;
 mod host_names;
 mod limits;
@@ -25,6 +26,7 @@ mod settings;
 mod single_flight;
 mod sources;
 mod traffic_hints;
+mod validated;
 pub mod vantage;
 mod zone_file;
 

@@ -25,6 +25,7 @@ labels! {
     /// A group of checks, in the order of the report.
     pub enum Portion {
         Mx = "mx",
+        Dns = "dns",
         Smtp = "smtp",
         Mtu = "mtu",
         Senders = "senders",
@@ -63,6 +64,8 @@ checks! {
     MxIpv4 "mx_ipv4" Mx,
     /// An address of an exchange is reachable from the Internet.
     MxAddress "mx_address" Mx,
+    /// Signatures are verified from the root on.
+    DnsSignatures "dns_signatures" Dns,
     /// A connection to port 25.
     SmtpConnect "smtp_connect" Smtp,
     /// The greeting, and how fast it comes.

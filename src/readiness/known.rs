@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::survey::Survey;
+use super::validated::{ValidatedAnswer, ValidatedType};
 use crate::addr::Family;
 use crate::policy::facts::{
     Answer, Answers, DomainName, Evaluation, Fact, Lookup, LookupResult, Reason,
@@ -16,6 +17,8 @@ pub enum CheckQuestion {
     Lookup(Lookup),
     /// CNAME of the name.
     Cname(DomainName),
+    /// Records of the name, with the resolver's validation.
+    Validated(DomainName, ValidatedType),
     /// Greeting, EHLO, large segments and TLS at port 25 of an address of the exchange.
     Survey(IpAddr, DomainName),
 }
@@ -33,6 +36,7 @@ pub enum CnameAnswer {
 pub struct KnownAnswers {
     answers: Answers,
     cnames: BTreeMap<DomainName, CnameAnswer>,
+    validated: BTreeMap<(DomainName, ValidatedType), ValidatedAnswer>,
     surveys: BTreeMap<(IpAddr, DomainName), Survey>,
     missing: RefCell<BTreeSet<CheckQuestion>>,
 }
@@ -44,6 +48,15 @@ impl KnownAnswers {
 
     pub fn insert_cname(&mut self, name: DomainName, answer: CnameAnswer) {
         self.cnames.insert(name, answer);
+    }
+
+    pub fn insert_validated(
+        &mut self,
+        name: DomainName,
+        kind: ValidatedType,
+        answer: ValidatedAnswer,
+    ) {
+        self.validated.insert((name, kind), answer);
     }
 
     pub fn insert_survey(&mut self, address: IpAddr, exchange: DomainName, survey: Survey) {
@@ -59,6 +72,15 @@ impl KnownAnswers {
     pub(super) fn cname(&self, name: &DomainName) -> Option<&CnameAnswer> {
         let found = self.cnames.get(name);
         self.or_missing(found, || CheckQuestion::Cname(name.clone()))
+    }
+
+    pub(super) fn validated(
+        &self,
+        name: &DomainName,
+        kind: ValidatedType,
+    ) -> Option<&ValidatedAnswer> {
+        let found = self.validated.get(&(name.clone(), kind));
+        self.or_missing(found, || CheckQuestion::Validated(name.clone(), kind))
     }
 
     pub(super) fn survey(&self, address: IpAddr, exchange: &DomainName) -> Option<&Survey> {

@@ -5,11 +5,12 @@
 //! test all of it.
 //!
 //! NXDOMAIN and NODATA are answers. SERVFAIL and timeouts make a finding [`CheckStatus::Unknown`], which is neither pass nor
-//! fail. RFC 5321 §5.1 and RFC 7505 for MX, RFC 8601 §2.7.3 for reverse names, RFC 7208 for SPF, RFC 6376 for DKIM,
+//! fail. RFC 5321 §5.1 and RFC 7505 for MX, RFC 4035 for signatures, RFC 8601 §2.7.3 for reverse names, RFC 7208 for SPF, RFC 6376 for DKIM,
 //! RFC 9989 for DMARC.
 
 mod dkim;
 mod dmarc;
+mod dns_signatures;
 mod finding;
 mod known;
 mod mtu;
@@ -25,6 +26,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod validated;
 
 use self::finding::FindingList;
 pub use self::finding::{
@@ -39,6 +41,10 @@ pub use self::request::{CheckRequest, HostInterface, Origin, UnsuitableSender};
 pub use self::survey::{
     CertificateTrust, ConnectResult, LargeProbe, NetworkPath, ServerTls, Survey, SurveyReply,
     SurveyResult, TlsAttempt, TlsSurvey,
+};
+pub use self::validated::{
+    ExtendedError, TlsaRecord, ValidatedAnswer, ValidatedOutcome, ValidatedRecord, ValidatedType,
+    ValidationFailure,
 };
 
 /// The result of an evaluation.
@@ -84,6 +90,7 @@ fn judges_senders(request: &CheckRequest, hosts: &[MxHost], known: &KnownAnswers
 pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation {
     let mut findings = FindingList::default();
     let hosts = mx::check(request, known, &mut findings);
+    dns_signatures::check(&request.domain, &hosts, known, &mut findings);
     smtp::check(&hosts, known, &mut findings);
     mtu::check(&hosts, request, known, &mut findings);
     let judges_senders = judges_senders(request, &hosts, known);
@@ -105,6 +112,10 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
             let how = "sending addresses: name them with --from ADDRESS; none of this host's is known to be an exchange's \
                        or in the SPF record";
             report.not_checked.insert(0, (Portion::Senders, how));
+        }
+        if !report.is_parked && dns_signatures::validates(&request.domain, known) == Some(false) {
+            let how = "DNSSEC: name a resolver that validates with --dns ADDRESS";
+            report.not_checked.insert(0, (Portion::Dns, how));
         }
         CheckEvaluation::Done(report)
     } else {

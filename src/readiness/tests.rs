@@ -1,5 +1,7 @@
 //! Tables of DNS records and surveys, and the findings that follow.
 
+mod dns;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -120,6 +122,10 @@ impl Zone {
                         .map_or(CnameAnswer::None, |found| CnameAnswer::Target(name(&found[0]))),
                 };
                 return known.insert_cname(owner, alias);
+            }
+            CheckQuestion::Validated(owner, kind) => {
+                let answer = self.validated(&owner, kind);
+                return known.insert_validated(owner, kind, answer);
             }
             CheckQuestion::Survey(ip, exchange) => {
                 let survey = self.surveys.get(&ip).cloned();

@@ -85,6 +85,7 @@ const fn headline(outcome: CheckStatus) -> &'static str {
 const fn title(portion: Portion) -> &'static str {
     match portion {
         Portion::Mx => "MX",
+        Portion::Dns => "DNS",
         Portion::Smtp => "SMTP servers",
         Portion::Mtu => "Path MTU over IPv6",
         Portion::Senders => "Sending addresses",

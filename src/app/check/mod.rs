@@ -29,7 +29,7 @@ use crate::postfix::policy::PolicyAddress;
 use crate::readiness::{
     CheckEvaluation, CheckQuestion, CheckReport, CheckRequest, CheckStatus, CnameAnswer,
     ConnectResult, HostInterface, KnownAnswers, Origin, PolicyServer, PolicyServerAddress, Survey,
-    evaluate,
+    ValidatedAnswer, ValidatedType, evaluate,
 };
 use crate::report::readiness;
 use crate::time::Timestamp;
@@ -155,6 +155,7 @@ struct QuerySources {
 enum Answered {
     Lookup(Lookup, LookupResult),
     Cname(DomainName, CnameAnswer),
+    Validated(DomainName, ValidatedType, ValidatedAnswer),
     Survey(IpAddr, DomainName, Box<Survey>),
 }
 
@@ -169,6 +170,10 @@ impl QuerySources {
             CheckQuestion::Cname(name) => {
                 let answer = self.dns.alias(&name).await;
                 Answered::Cname(name, answer)
+            }
+            CheckQuestion::Validated(name, kind) => {
+                let answer = self.dns.validated(&name, kind).await;
+                Answered::Validated(name, kind, answer)
             }
             CheckQuestion::Survey(address, exchange) => {
                 let found = survey(address, &exchange, &self.survey).await;
@@ -188,6 +193,10 @@ impl Answered {
                 Self::Lookup(lookup, LookupResult { answer, source: Source::None, at })
             }
             CheckQuestion::Cname(name) => Self::Cname(name, CnameAnswer::Unknown(reason)),
+            CheckQuestion::Validated(name, kind) => {
+                let answer = ValidatedAnswer::failed(name.clone(), reason);
+                Self::Validated(name, kind, answer)
+            }
             CheckQuestion::Survey(address, exchange) => {
                 let survey = Survey::only(ConnectResult::OutOfTime);
                 Self::Survey(address, exchange, Box::new(survey))
@@ -199,6 +208,7 @@ impl Answered {
         match self {
             Self::Lookup(lookup, result) => known.insert(lookup, result),
             Self::Cname(name, answer) => known.insert_cname(name, answer),
+            Self::Validated(name, kind, answer) => known.insert_validated(name, kind, answer),
             Self::Survey(address, exchange, survey) => {
                 known.insert_survey(address, exchange, *survey);
             }

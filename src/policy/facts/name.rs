@@ -37,6 +37,10 @@ impl DomainName {
         Self::from(Name::from(ip.to_canonical()))
     }
 
+    pub fn root() -> Self {
+        Self::from(Name::root())
+    }
+
     /// The root: as an MX it means that the domain accepts no mail (RFC 7505).
     pub fn is_root(&self) -> bool {
         self.0.is_root()
