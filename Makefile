@@ -12,7 +12,7 @@ TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables iptables postfix openssl ca
 	gnutls-bin swaks libnet-ssleay-perl libio-socket-inet6-perl tshark knot redis-server python3-prometheus-client chromium \
 	python3-dkim python3-nacl libmail-dkim-perl \
 	systemd man-db groff-base zsh fish libidn12 libgnutls-dane0 sasl2-bin libsasl2-modules \
-	nodejs testssl.sh sslscan rspamd
+	nodejs testssl.sh sslscan rspamd unbound ldnsutils
 CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool
 BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light libnginx-mod-stream libnginx-mod-mail stunnel4
 NEEDED = $(BUILD_PACKAGES)

@@ -1,6 +1,6 @@
 //! Answers with the resolver's validation of them, which only the domain check looks up.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::TLSA;
@@ -16,6 +16,7 @@ use crate::readiness::{
     ExtendedError, TlsaRecord, ValidatedAnswer, ValidatedOutcome, ValidatedRecord, ValidatedType,
     ValidationFailure,
 };
+use crate::time::Timestamp;
 
 /// EDNS option of RFC 8914.
 const EXTENDED_ERROR: u16 = 15;
@@ -30,11 +31,12 @@ impl Dns {
         };
         let mut answer = answer(name, kind, &response);
         if let ValidatedOutcome::Failed(failure) = &mut answer.outcome {
-            let unchecked = self.ask(name, kind, true, end).await;
-            failure.answers_unchecked = unchecked.is_ok_and(|response| {
+            if let Ok(response) = self.ask(name, kind, true, end).await {
                 let code = response.metadata.response_code;
-                matches!(code, ResponseCode::NoError | ResponseCode::NXDomain)
-            });
+                failure.answers_unchecked =
+                    matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
+                failure.expired_at = expired_at(&response, SystemTime::now());
+            }
         }
         answer
     }
@@ -84,11 +86,10 @@ fn answer(name: &DomainName, kind: ValidatedType, response: &Message) -> Validat
         }
         ResponseCode::NoError => ValidatedOutcome::NoRecord,
         ResponseCode::NXDomain => ValidatedOutcome::NxDomain,
-        _ => ValidatedOutcome::Failed(ValidationFailure {
-            reason: Reason::Servfail,
-            errors: extended_errors(response),
-            answers_unchecked: false,
-        }),
+        _ => {
+            let failure = ValidationFailure::new(Reason::Servfail, extended_errors(response));
+            ValidatedOutcome::Failed(failure)
+        }
     };
     let mut sections = response.answers.iter().chain(&response.authorities);
     let is_signed = sections.clone().any(|one| one.record_type() == RecordType::RRSIG);
@@ -118,6 +119,21 @@ fn canonical(name: &DomainName, answers: &[Record]) -> DomainName {
         }
     }
     name
+}
+
+/// The end of the first signature that is over.
+fn expired_at(response: &Message, now: SystemTime) -> Option<Timestamp> {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut records = response.answers.iter().chain(&response.authorities);
+    let end = records.find_map(|one| signature_end(&one.data).filter(|end| *end < now))?;
+    Some(Timestamp::from_system_time(UNIX_EPOCH + Duration::from_secs(end)))
+}
+
+/// RFC 4034 §3.1: type, algorithm, labels, TTL, then the end in seconds since 1970.
+fn signature_end(data: &RData) -> Option<u64> {
+    let RData::Unknown { code: RecordType::RRSIG, rdata } = data else { return None };
+    let end = rdata.anything.get(8..12)?.try_into().ok()?;
+    Some(u32::from_be_bytes(end).into())
 }
 
 fn record(data: &RData) -> Option<ValidatedRecord> {

@@ -61,17 +61,6 @@ pub(super) fn validates(domain: &DomainName, known: &KnownAnswers) -> Option<boo
     Some(answers.iter().any(proves))
 }
 
-/// Of the name of an exchange. `None` as long as it is not known.
-pub(super) fn signing<'a>(
-    name: &DomainName,
-    domain: &DomainName,
-    known: &'a KnownAnswers,
-) -> Option<Signing<'a>> {
-    let is_validated = validates(domain, known);
-    let answer = known.validated(name, ValidatedType::Soa);
-    Some(if is_validated? { signing_of(answer?) } else { Signing::Unknown })
-}
-
 /// If the resolver validates.
 fn signing_of(answer: &ValidatedAnswer) -> Signing<'_> {
     match &answer.outcome {
@@ -118,10 +107,9 @@ fn report(name: &DomainName, answer: &ValidatedAnswer, findings: &mut FindingLis
 }
 
 fn remedy(failure: &ValidationFailure, zone: &DomainName) -> String {
-    let codes: Vec<u16> = failure.errors.iter().map(|error| error.code).collect();
-    if codes.contains(&7) {
+    if failure.has_expired() {
         format!("Sign {zone} anew, and find out why its server no longer does so by itself.")
-    } else if codes.contains(&8) {
+    } else if failure.errors.iter().any(|error| error.code == 8) {
         format!("Correct the clock of the server that signs {zone}, and sign it anew.")
     } else {
         format!(

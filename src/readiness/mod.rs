@@ -114,7 +114,8 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
             report.not_checked.insert(0, (Portion::Senders, how));
         }
         if !report.is_parked && dns_signatures::validates(&request.domain, known) == Some(false) {
-            let how = "DNSSEC: name a resolver that validates with --dns ADDRESS";
+            let how =
+                "DNSSEC: the resolver does not validate; name one that does with --dns ADDRESS";
             report.not_checked.insert(0, (Portion::Dns, how));
         }
         CheckEvaluation::Done(report)

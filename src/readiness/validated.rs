@@ -4,6 +4,7 @@
 
 use crate::label::labels;
 use crate::policy::facts::{DomainName, Reason};
+use crate::time::Timestamp;
 
 labels! {
     /// The type of a record that is looked up with its validation.
@@ -45,6 +46,8 @@ pub struct ValidationFailure {
     pub errors: Vec<ExtendedError>,
     /// With validation switched off (CD) the resolver has an answer: validation is what fails.
     pub answers_unchecked: bool,
+    /// The end of a signature in that answer, if it is over.
+    pub expired_at: Option<Timestamp>,
 }
 
 /// RFC 8914
@@ -72,8 +75,7 @@ pub struct TlsaRecord {
 impl ValidatedAnswer {
     /// An answer without data, as nothing came in time.
     pub fn failed(name: DomainName, reason: Reason) -> Self {
-        let failure = ValidationFailure { reason, errors: Vec::new(), answers_unchecked: false };
-        let outcome = ValidatedOutcome::Failed(failure);
+        let outcome = ValidatedOutcome::Failed(ValidationFailure::new(reason, Vec::new()));
         Self { outcome, is_authentic: false, is_signed: false, zone: None, canonical: name }
     }
 
@@ -97,7 +99,9 @@ impl ExtendedError {
         Some(match self.code {
             7 => "a signature has expired",
             8 => "a signature is not valid yet",
-            9 => "no DNSKEY record fits the DS record of the parent zone",
+            9 => {
+                "no DNSKEY record is usable: none fits the DS record of the parent zone, or their signature is wrong"
+            }
             10 => "signatures (RRSIG) are missing",
             11 => "a key is no zone key",
             12 => "the proof (NSEC) that a name or record does not exist is missing",
@@ -107,6 +111,14 @@ impl ExtendedError {
 }
 
 impl ValidationFailure {
+    pub const fn new(reason: Reason, errors: Vec<ExtendedError>) -> Self {
+        Self { reason, errors, answers_unchecked: false, expired_at: None }
+    }
+
+    pub(super) fn has_expired(&self) -> bool {
+        self.expired_at.is_some() || self.errors.iter().any(|error| error.code == 7)
+    }
+
     /// Whether validation is the reason, not the name servers or the path to them.
     pub(super) fn is_bogus(&self) -> bool {
         self.answers_unchecked || self.errors.iter().any(ExtendedError::is_bogus)
@@ -114,6 +126,10 @@ impl ValidationFailure {
 
     /// Such as `a signature has expired`, and what the resolver adds.
     pub(super) fn explanation(&self) -> String {
+        if let Some(end) = self.expired_at {
+            let end = end.to_string();
+            return format!("a signature has expired, on {}", end.get(..10).unwrap_or(&end));
+        }
         let cause = self.errors.iter().find_map(ExtendedError::cause);
         let cause = cause.unwrap_or(
             "the signatures, the keys and the DS record of the parent zone do not fit together",

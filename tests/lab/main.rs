@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         dkim::TESTS,
         docs::TESTS,
         domain_check::TESTS,
+        domain_check::dnssec::TESTS,
         domain_check::postfix::TESTS,
         door::TESTS,
         door_evidence::TESTS,

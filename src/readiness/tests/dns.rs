@@ -28,8 +28,8 @@ impl Zone {
         let mut words = states.first().map(String::as_str).unwrap_or_default().split(' ');
         let (state, argument) = (words.next().unwrap_or_default(), words.next());
         let failure = |errors, answers_unchecked| {
-            let reason = Reason::Servfail;
-            ValidatedOutcome::Failed(ValidationFailure { reason, errors, answers_unchecked })
+            let failure = ValidationFailure::new(Reason::Servfail, errors);
+            ValidatedOutcome::Failed(ValidationFailure { answers_unchecked, ..failure })
         };
         let outcome = match state {
             "bogus" => {
@@ -104,7 +104,7 @@ fn the_cause_of_wrong_signatures_is_named() {
     for (state, cause) in [
         ("bogus 6", "do not fit together"),
         ("bogus 7", "a signature has expired"),
-        ("bogus 9", "no DNSKEY record fits"),
+        ("bogus 9", "no DNSKEY record is usable"),
         ("bogus 10", "(RRSIG) are missing"),
         ("unchecked", "do not fit together"),
     ] {

@@ -1,8 +1,10 @@
 //! `gatepost check`: domains with one fault each, with real zones, Postfix and packet filters.
 
 mod cases;
+pub(crate) mod dnssec;
 mod page;
 pub(crate) mod postfix;
+mod signed_zones;
 mod site;
 
 use std::thread;
@@ -84,20 +86,28 @@ fn status(found: &[String]) -> i32 {
 
 /// The differences between a case and its result.
 fn differs(lab: &Lab, case: &Case) -> Option<String> {
-    let mut words = arguments(case);
+    differs_from(lab, case.name, arguments(case), case.found)
+}
+
+/// The differences between what a command line finds and `expected`.
+fn differs_from(
+    lab: &Lab,
+    name: &str,
+    mut words: Vec<String>,
+    expected: &[&str],
+) -> Option<String> {
     words.push("--format=json".to_owned());
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let checked = check(lab, &words);
-    let wrong = |why: &str| {
-        Some(format!("{}: {why}\n{}{}", case.name, checked.printed, checked.complained))
-    };
+    let wrong =
+        |why: &str| Some(format!("{name}: {why}\n{}{}", checked.printed, checked.complained));
     let Ok(json) = serde_json::from_str::<Value>(&checked.printed) else { return wrong("no JSON") };
-    if json["domain"].as_str().unwrap().split('.').next() != Some(case.name) {
+    if json["domain"].as_str().unwrap().split('.').next() != Some(name) {
         return wrong("another domain");
     }
     let found = not_passed(&json);
-    if found != case.found {
-        return wrong(&format!("expected {:?}, found {found:?}", case.found));
+    if found != expected {
+        return wrong(&format!("expected {expected:?}, found {found:?}"));
     }
     let to_do = |one: &Value| {
         one["outcome"] == "pass" || one["advice"].as_str().is_some_and(|advice| !advice.is_empty())
@@ -105,7 +115,7 @@ fn differs(lab: &Lab, case: &Case) -> Option<String> {
     if !json["findings"].as_array().unwrap().iter().all(to_do) {
         return wrong("nothing to do");
     }
-    (checked.status != status(&found)).then(|| format!("{}: status {}", case.name, checked.status))
+    (checked.status != status(&found)).then(|| format!("{name}: status {}", checked.status))
 }
 
 fn each_domain_has_its_faults_and_no_others() {

@@ -137,7 +137,7 @@ impl<'lab> Site<'lab> {
     }
 }
 
-fn tls(certificate: &Path, key: &Path) -> String {
+pub(crate) fn tls(certificate: &Path, key: &Path) -> String {
     format!(
         "smtpd_tls_security_level = may\nsmtpd_tls_cert_file = {}\nsmtpd_tls_key_file = {}\n",
         certificate.display(),

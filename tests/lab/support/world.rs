@@ -146,6 +146,24 @@ impl<'lab> World<'lab> {
 
 /// Knot on the gateway's host, with these zones. It lacks the files of the broken ones and answers SERVFAIL.
 pub(crate) fn knot(lab: &Lab, zones: &BTreeMap<String, String>, broken: &[String]) -> Process {
+    let whole = zones.iter().map(|(zone, records)| (zone.clone(), whole_zone(zone, records)));
+    knot_of_files(lab, &whole.collect(), broken)
+}
+
+/// The text of a zone file with these records.
+pub(crate) fn whole_zone(zone: &str, records: &str) -> String {
+    let head = "$TTL 300\n@ SOA ns.client.example. hostmaster.client.example. 1 3600 600 86400 60\n\
+                @ NS ns.client.example.\n";
+    let origin = zone.trim_end_matches('.');
+    format!("$ORIGIN {origin}.\n{head}{records}")
+}
+
+/// The same, with the whole texts of the zone files.
+pub(crate) fn knot_of_files(
+    lab: &Lab,
+    zones: &BTreeMap<String, String>,
+    broken: &[String],
+) -> Process {
     for server in [KNOT, ASKED] {
         let server: SocketAddr = server.parse().unwrap();
         lab.gateway.configure(&format!("addr add {}/128 dev lo nodad\n", server.ip()));
@@ -160,11 +178,9 @@ pub(crate) fn knot(lab: &Lab, zones: &BTreeMap<String, String>, broken: &[String
          zone:\n",
         listen.ip()
     );
-    for (zone, records) in zones {
-        let head = "$TTL 300\n@ SOA ns.client.example. hostmaster.client.example. 1 3600 600 86400 60\n\
-                    @ NS ns.client.example.\n";
-        fs::write(folder.join(zone), format!("$ORIGIN {zone}.\n{head}{records}")).unwrap();
-        writeln!(configuration, "- domain: {zone}\n  file: {path}/{zone}").unwrap();
+    for (zone, text) in zones {
+        fs::write(folder.join(format!("{zone}.zone")), text).unwrap();
+        writeln!(configuration, "- domain: {zone}\n  file: {path}/{zone}.zone").unwrap();
     }
     for zone in broken {
         writeln!(configuration, "- domain: {zone}\n  file: {path}/there-is-none").unwrap();

@@ -1,0 +1,167 @@
+//! `gatepost check` behind resolvers that validate, with signed zones.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::thread;
+
+use hickory_proto::rr::Name;
+
+use super::signed_zones::{CREDULOUS, Signed, SignedZone, SignedZones, TACITURN, VALIDATES};
+use super::site::SENDERS;
+use super::{check, differs_from, site};
+use crate::harness::tests;
+use crate::support::{Authority, CertificateRequest, KeyType, Lab, Postfix, Validity};
+
+tests![signatures_are_judged_as_the_resolver_validates_them];
+
+/// The parent of the domains.
+const SITE: &str = "signed.example";
+
+/// The domain's first label, the resolver, and the findings that do not pass.
+type SignedCase = (&'static str, &'static str, &'static [&'static str]);
+
+const CASES: &[SignedCase] = &[
+    ("good", VALIDATES, &[]),
+    ("unsigned", VALIDATES, &[]),
+    ("island", VALIDATES, &["warn dns_signatures"]),
+    ("wrong-ds", VALIDATES, BOGUS),
+    ("expired", VALIDATES, BOGUS),
+    // Without extended errors.
+    ("expired", TACITURN, BOGUS),
+    ("good", TACITURN, &[]),
+    ("good", CREDULOUS, &[]),
+    ("wrong-ds", CREDULOUS, &[]),
+    ("island", CREDULOUS, &[]),
+    // An exchange in a zone that is bogus.
+    (
+        "elsewhere",
+        VALIDATES,
+        &["fail dns_signatures", "unknown mx_ipv4", "unknown mx_ipv6", "unknown mx_name"],
+    ),
+    // One in a zone without signatures.
+    ("unsigned-mx", VALIDATES, &[]),
+    ("island-mx", VALIDATES, &["warn dns_signatures"]),
+];
+
+/// Nothing of a bogus domain is known.
+const BOGUS: &[&str] =
+    &["fail dns_signatures", "unknown dmarc_record", "unknown mx_records", "unknown spf_record"];
+
+const ZONE: &str = "\
+_dmarc TXT \"v=DMARC1; p=quarantine; rua=mailto:dmarc@signed.example\"
+out A 198.51.100.1
+out AAAA 2001:db8:2::1
+mx A 198.51.100.25
+mx AAAA 2001:db8:2::25
+good MX 10 mx
+elsewhere MX 10 mx.wrong-ds
+unsigned-mx MX 10 mx.unsigned
+island-mx MX 10 mx.island
+";
+
+/// Records of a domain that is a zone of its own, with an exchange inside.
+const OWN_ZONE: &str = "\
+@ MX 10 mx
+@ TXT \"v=spf1 a:out.signed.example -all\"
+mx A 198.51.100.25
+mx AAAA 2001:db8:2::25
+";
+
+const OWN_ZONES: [(&str, Signed); 4] = [
+    ("unsigned.signed.example", Signed::Not),
+    ("island.signed.example", Signed::WithoutDs),
+    ("wrong-ds.signed.example", Signed::WrongDs),
+    ("expired.signed.example", Signed::Expired),
+];
+
+fn zones() -> Vec<SignedZone> {
+    let zone = |name, signed, records| SignedZone { name, signed, records };
+    let mut zones: Vec<SignedZone> =
+        OWN_ZONES.iter().map(|(name, signed)| zone(name, *signed, OWN_ZONE.to_owned())).collect();
+    let mut site = ZONE.to_owned();
+    for name in ["good", "elsewhere", "unsigned-mx", "island-mx"] {
+        writeln!(site, "{name} TXT \"v=spf1 a:out.signed.example -all\"").unwrap();
+    }
+    zones.push(zone(SITE, Signed::Well, site));
+    let glue = "ns.client.example. AAAA 2001:db8:53::53\n";
+    zones.push(zone("example", Signed::Well, glue.to_owned()));
+    for (name, sender) in
+        [("8.b.d.0.1.0.0.2.ip6.arpa", SENDERS[0]), ("100.51.198.in-addr.arpa", SENDERS[1])]
+    {
+        let owner = Name::from(sender.parse::<IpAddr>().unwrap());
+        zones.push(zone(name, Signed::Not, format!("{owner} PTR out.{SITE}.\n")));
+    }
+    zones.push(zone(".", Signed::Well, glue.to_owned()));
+    zones
+}
+
+fn server(lab: &Lab) -> Postfix<'_> {
+    let authority = Authority::new(lab.folder("ca"), &format!("*.{SITE}"));
+    assert_eq!(authority.certificate(), site::trusted(lab));
+    let mut names = vec![format!("*.{SITE}")];
+    names.extend(OWN_ZONES.iter().map(|(name, _)| format!("*.{name}")));
+    let issued = authority.issue(&CertificateRequest {
+        file: "mx",
+        names: &names.iter().map(String::as_str).collect::<Vec<_>>(),
+        key: KeyType::EcdsaP256,
+        validity: Validity::Days(60),
+    });
+    let main_cf = format!(
+        "myhostname = mx.{SITE}\ninet_interfaces = 198.51.100.25, 2001:db8:2::25\n{}",
+        site::tls(&issued.fullchain, &issued.key)
+    );
+    Postfix::start(lab, &lab.server, "mx", None, &main_cf)
+}
+
+fn arguments(domain: &str, resolver: &str) -> Vec<String> {
+    let domain = format!("{domain}.{SITE}");
+    let words =
+        [&domain, "--dns", resolver, "--timeout=4s", "--from", SENDERS[0], "--from", SENDERS[1]];
+    words.map(str::to_owned).into()
+}
+
+fn signatures_are_judged_as_the_resolver_validates_them() {
+    let lab = Lab::new();
+    let _zones = SignedZones::start(&lab, zones(), &[]);
+    let _server = server(&lab);
+    let mut wrong: Vec<String> = Vec::new();
+    thread::scope(|scope| {
+        let differs = |(domain, resolver, found): &SignedCase| {
+            differs_from(&lab, domain, arguments(domain, resolver), found)
+        };
+        let running: Vec<_> = CASES.iter().map(|case| scope.spawn(move || differs(case))).collect();
+        wrong.extend(running.into_iter().filter_map(|one| one.join().unwrap()));
+    });
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+
+    let printed = |domain: &str, resolver: &str| {
+        let mut words = arguments(domain, resolver);
+        words.push("--all".to_owned());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        check(&lab, &words).printed.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    for (domain, resolver, sentence) in [
+        ("good", VALIDATES, "pass signed.example: signed, and validated (DNSSEC)"),
+        ("unsigned", VALIDATES, "pass unsigned.signed.example: not signed (DNSSEC)"),
+        (
+            "expired",
+            VALIDATES,
+            "expired.signed.example: bogus: a signature has expired, on 2020-02-01",
+        ),
+        (
+            "expired",
+            TACITURN,
+            "expired.signed.example: bogus: a signature has expired, on 2020-02-01",
+        ),
+        ("wrong-ds", VALIDATES, "wrong-ds.signed.example: bogus: "),
+        ("wrong-ds", TACITURN, "wrong-ds.signed.example: bogus: the signatures, the keys"),
+        (
+            "good",
+            CREDULOUS,
+            "dns DNSSEC: the resolver does not validate; name one that does with --dns ADDRESS",
+        ),
+    ] {
+        let text = printed(domain, resolver);
+        assert!(text.contains(sentence), "{sentence:?} is not in:\n{text}");
+    }
+}
