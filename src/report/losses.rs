@@ -20,6 +20,8 @@ pub struct CaptureLosses {
     pub flow_ended: u64,
     /// Losses of parser synchronisation.
     pub desyncs: u64,
+    /// Lines that are not in the output, because its reader was too slow; the metrics have their sessions.
+    pub lines: u64,
 }
 
 impl CaptureLosses {

@@ -27,6 +27,7 @@ pub mod watch;
 mod wording;
 
 pub use self::escape::printable;
+pub use self::queue::LineQueue;
 pub use self::wording::attempt as upstream_error;
 
 use std::io;
@@ -39,7 +40,7 @@ use crate::addr::{ClientAddr, Family, PrefixKey};
 use crate::engine::{Event, Observe, SessionRecord};
 use crate::label::labels;
 use crate::time::Timestamp;
-use queue::{Batch, LineQueue};
+use queue::Batch;
 use sink::{Sink, print_error};
 
 /// Lines waiting for the writer: a few seconds of a busy gateway.

@@ -1,4 +1,4 @@
-//! The queue between sessions and the writer thread, bounded in lines and bytes.
+//! The queue between sessions and a thread that writes their lines, bounded in lines and bytes.
 //!
 //! A session never waits. A line that does not fit is counted, and the writer receives the count with the next batch.
 
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Everything in the queue at once.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Batch {
-    pub(super) lines: VecDeque<String>,
+pub struct Batch {
+    pub lines: VecDeque<String>,
     /// Lines that did not fit since the last batch, all later than `lines`.
     pub(super) dropped: u64,
     pub(super) reopen: bool,
@@ -31,7 +31,7 @@ struct QueueState {
 /// How long the writer lets lines accumulate: notifying it for each line would cost a busy gateway more than the line.
 const GATHER: Duration = Duration::from_millis(10);
 
-pub(super) struct LineQueue {
+pub struct LineQueue {
     state: Mutex<QueueState>,
     /// Wakes the writer.
     work: Condvar,
@@ -42,7 +42,7 @@ pub(super) struct LineQueue {
 }
 
 impl LineQueue {
-    pub(super) fn new(max_lines: usize, max_bytes: usize) -> Self {
+    pub fn new(max_lines: usize, max_bytes: usize) -> Self {
         Self {
             state: Mutex::default(),
             work: Condvar::new(),
@@ -53,7 +53,7 @@ impl LineQueue {
     }
 
     /// False if the queue is full: the line is dropped and counted. An empty queue accepts a line of any length.
-    pub(super) fn push(&self, line: String) -> bool {
+    pub fn push(&self, line: String) -> bool {
         let mut state = self.lock();
         let bytes = state.pending_bytes.saturating_add(line.len());
         let empty = state.pending_lines == 0;
@@ -82,7 +82,7 @@ impl LineQueue {
     }
 
     /// Waits for lines, and [`GATHER`] longer for more; `None` when the queue is closed and empty.
-    pub(super) fn take(&self) -> Option<Batch> {
+    pub fn take(&self) -> Option<Batch> {
         let mut state = self.lock();
         while state.next == Batch::default() {
             if state.closed {
@@ -100,7 +100,7 @@ impl LineQueue {
     }
 
     /// The writer has written or lost `lines` lines of `bytes` bytes.
-    pub(super) fn settle(&self, lines: usize, bytes: usize) {
+    pub fn settle(&self, lines: usize, bytes: usize) {
         let mut state = self.lock();
         state.pending_lines = state.pending_lines.saturating_sub(lines);
         state.pending_bytes = state.pending_bytes.saturating_sub(bytes);
@@ -109,7 +109,7 @@ impl LineQueue {
     }
 
     /// Waits until every line is settled; false after `timeout`.
-    pub(super) fn drain(&self, timeout: Duration) -> bool {
+    pub fn drain(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
         state.draining += 1;
@@ -128,7 +128,7 @@ impl LineQueue {
     }
 
     /// Accepts no more lines; the writer ends after the queued ones.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         self.lock().closed = true;
         self.work.notify_one();
     }

@@ -1,11 +1,12 @@
 //! `gatepost watch`: SMTP sessions on this host's interfaces, reported as they end.
 //!
-//! The source has its own thread (`capture`), which also writes lines as sessions end. The main thread handles signals, HTTP
-//! and the live view.
+//! The source has its own thread (`capture`), as have the lines that are written as sessions end (`lines`). The main thread
+//! handles signals, HTTP and the live view.
 
 mod background;
 mod capture;
 mod copy;
+mod lines;
 mod output;
 mod screen;
 
@@ -26,6 +27,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 pub(super) use self::background::BackgroundWatch;
 use self::capture::{CaptureFailure, capture, description, own_networks, panic_message, source};
 use self::copy::PacketCopy;
+use self::lines::LineOutput;
 use self::output::{SharedView, WatchOutput, WatchReporter};
 use self::screen::Screen;
 use super::metrics_endpoint::{HttpEndpoint, serve_with_index};
@@ -62,11 +64,11 @@ pub(super) async fn watch(args: &WatchArgs) -> anyhow::Result<ExitCode> {
 
     let colour = has_colour();
     let output = match args.format {
-        OutputFormat::Json => WatchOutput::Json,
+        OutputFormat::Json => WatchOutput::Json(LineOutput::start()?),
         OutputFormat::Text if Screen::is_available() => WatchOutput::View,
         OutputFormat::Text => {
-            let table = SessionTable::new(colour);
-            WatchOutput::Lines { table, report: Box::default(), colour }
+            let (lines, table) = (LineOutput::start()?, SessionTable::new(colour));
+            WatchOutput::Lines { lines, table, report: Box::default(), colour }
         }
     };
     let is_view = matches!(output, WatchOutput::View);

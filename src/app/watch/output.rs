@@ -1,6 +1,6 @@
 //! The output of `watch`: JSON lines, text lines with a summary, or the view that the main thread draws.
 
-use std::io::stdout;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -8,8 +8,9 @@ use anyhow::Context as _;
 
 use super::capture::CaptureSink;
 use super::copy::PacketCopy;
+use super::lines::LineOutput;
 use crate::analyzer::FinishedSession;
-use crate::app::output::{WRITING, note, write_now};
+use crate::app::output::{WRITING, note};
 use crate::app::pipeline::AnalysisPipeline;
 use crate::report::replay::{
     NumberedSession, ReplayReport, json_damage, json_evidence, json_fallback, json_session,
@@ -34,8 +35,9 @@ impl SharedView {
 }
 
 pub(super) enum WatchOutput {
-    Json,
+    Json(LineOutput),
     Lines {
+        lines: LineOutput,
         table: SessionTable,
         report: Box<ReplayReport>,
         colour: bool,
@@ -69,10 +71,20 @@ impl WatchReporter {
         Self { output, place, view, start: Instant::now(), wanted, copy, desyncs: 0 }
     }
 
-    pub(super) fn begin(&self) -> anyhow::Result<()> {
+    pub(super) fn begin(&mut self) -> anyhow::Result<()> {
+        match &mut self.output {
+            WatchOutput::Lines { lines, table, .. } => {
+                lines.push(text(|out| table.write_header(out))?)
+            }
+            WatchOutput::Json(_) | WatchOutput::View => Ok(()),
+        }
+    }
+
+    /// Lines left out so far, because the reader of standard output was too slow.
+    const fn dropped_lines(&self) -> u64 {
         match &self.output {
-            WatchOutput::Lines { table, .. } => table.write_header(&mut stdout()).context(WRITING),
-            WatchOutput::Json | WatchOutput::View => Ok(()),
+            WatchOutput::Json(lines) | WatchOutput::Lines { lines, .. } => lines.dropped(),
+            WatchOutput::View => 0,
         }
     }
 
@@ -82,15 +94,14 @@ impl WatchReporter {
             copy.finish()?;
         }
         let view = self.view.lock();
-        match &self.output {
-            WatchOutput::Json => {
-                write_line(&json_evidence(&pipeline.traffic().evidence()))?;
-                write_line(&json_losses(&view.losses))
+        match &mut self.output {
+            WatchOutput::Json(lines) => {
+                let evidence = json_evidence(&pipeline.traffic().evidence());
+                lines.finish(&(evidence + &json_losses(&view.losses)))
             }
-            WatchOutput::Lines { report, colour, .. } => {
-                let mut text = b"\n".to_vec();
-                summary(&view, report, *colour, &mut text).context(WRITING)?;
-                write_now(&text)
+            WatchOutput::Lines { lines, report, colour, .. } => {
+                let summary = text(|out| summary(&view, report, *colour, out))?;
+                lines.finish(&format!("\n{summary}"))
             }
             WatchOutput::View => Ok(()),
         }
@@ -116,12 +127,10 @@ impl CaptureSink for WatchReporter {
         self.desyncs = self.desyncs.saturating_add(session.record.smtp.desyncs);
         self.wanted = self.wanted.map(|wanted| wanted.saturating_sub(1));
         match &mut self.output {
-            WatchOutput::Json => write_line(&json_session(&numbered)),
-            WatchOutput::Lines { table, report, .. } => {
+            WatchOutput::Json(lines) => lines.push(json_session(&numbered)),
+            WatchOutput::Lines { lines, table, report, .. } => {
                 report.add_session(&numbered);
-                let mut line = Vec::new();
-                table.write_session(&numbered, &mut line).context(WRITING)?;
-                write_now(&line)
+                lines.push(text(|out| table.write_session(&numbered, out))?)
             }
             WatchOutput::View => {
                 self.view.lock().latest.push(&numbered);
@@ -132,7 +141,7 @@ impl CaptureSink for WatchReporter {
 
     fn on_fallback(&mut self, fallback: &Fallback) -> anyhow::Result<()> {
         match &mut self.output {
-            WatchOutput::Json => return write_line(&json_fallback(fallback)),
+            WatchOutput::Json(lines) => return lines.push(json_fallback(fallback)),
             WatchOutput::Lines { report, .. } => report.add_fallback(fallback),
             WatchOutput::View => {}
         }
@@ -143,9 +152,13 @@ impl CaptureSink for WatchReporter {
         if let Some(copy) = &mut self.copy {
             copy.flush()?;
         }
+        if let WatchOutput::Json(lines) | WatchOutput::Lines { lines, .. } = &self.output {
+            lines.check()?;
+        }
+        let dropped = self.dropped_lines();
         let mut view = self.view.lock();
         view.uptime = self.start.elapsed();
-        view.losses = losses(pipeline, loss, self.desyncs);
+        view.losses = losses(pipeline, loss, self.desyncs, dropped);
         let analyzer = pipeline.analyzer();
         view.open = analyzer.open_sessions().iter().sum::<usize>() as u64;
         let now = pipeline.traffic().now();
@@ -160,7 +173,7 @@ impl CaptureSink for WatchReporter {
     fn on_error(&mut self, error: &LiveError) -> anyhow::Result<()> {
         let message = error.to_string();
         match &mut self.output {
-            WatchOutput::Json => return write_line(&json_damage(&self.place, &message)),
+            WatchOutput::Json(lines) => return lines.push(json_damage(&self.place, &message)),
             WatchOutput::Lines { report, .. } => {
                 report.add_damage(&message);
                 note(&message);
@@ -175,7 +188,12 @@ impl CaptureSink for WatchReporter {
     }
 }
 
-fn losses(pipeline: &AnalysisPipeline, loss: CaptureLoss, desyncs: u64) -> CaptureLosses {
+fn losses(
+    pipeline: &AnalysisPipeline,
+    loss: CaptureLoss,
+    desyncs: u64,
+    lines: u64,
+) -> CaptureLosses {
     let counts = pipeline.analyzer().stream_counts();
     CaptureLosses {
         syns: loss.syns,
@@ -185,10 +203,12 @@ fn losses(pipeline: &AnalysisPipeline, loss: CaptureLoss, desyncs: u64) -> Captu
         given_up: counts.bytes_given_up,
         flow_ended: counts.bytes_unfinished,
         desyncs,
+        lines,
     }
 }
 
-/// `line` includes its line end.
-fn write_line(line: &str) -> anyhow::Result<()> {
-    write_now(line.as_bytes())
+fn text(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> anyhow::Result<String> {
+    let mut text = Vec::new();
+    write(&mut text).context(WRITING)?;
+    String::from_utf8(text).context(WRITING)
 }

@@ -91,6 +91,10 @@ pub(super) fn losses(losses: &CaptureLosses) -> Vec<(Style, String)> {
         let bytes = counted(bytes, "byte");
         lines.push((YELLOW, format!("MISSING after reassembly: {bytes}")));
     }
+    if losses.lines > 0 {
+        let lines_lost = counted(losses.lines, "line");
+        lines.push((RED, format!("NOT PRINTED: {lines_lost}; the output was read too slowly")));
+    }
     if losses.desyncs > 0 {
         let desyncs = counted(losses.desyncs, "time");
         lines.push((YELLOW, format!("PARSER lost synchronisation {desyncs}")));

@@ -1,6 +1,6 @@
 //! A running `gatepost watch --format json` on a host of the lab, and its output.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::Value;
 
 use super::{Host, Lab, Process, cannot_run, until};
@@ -74,12 +76,47 @@ impl<'lab> Watcher<'lab> {
         interfaces: &[&str],
         options: &[&str],
     ) -> Self {
-        // Several watchers may run on one host.
+        let port = Self::free_port();
+        let output = lab.path(&format!("watched-{port}.json"));
+        Self::start_into(output, port, host, source, interfaces, options)
+    }
+
+    /// Several watchers may run on one host.
+    fn free_port() -> u16 {
         static PORT: AtomicU16 = AtomicU16::new(9700);
 
-        let port = PORT.fetch_add(1, Ordering::Relaxed);
+        PORT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Into a pipe that nobody reads, until the second value is.
+    #[track_caller]
+    pub(crate) fn start_unread(
+        lab: &Lab,
+        host: &'lab Host,
+        source: Source,
+        interfaces: &[&str],
+    ) -> (Self, File) {
+        let port = Self::free_port();
+        let pipe = lab.path(&format!("watched-{port}.pipe"));
+        mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        // Reading and writing, so that neither end waits for the other.
+        let both = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        let watcher = Self::start_into(pipe.clone(), port, host, source, interfaces, &[]);
+        let unread = File::open(&pipe).unwrap();
+        drop(both);
+        (watcher, unread)
+    }
+
+    #[track_caller]
+    fn start_into(
+        output: PathBuf,
+        port: u16,
+        host: &'lab Host,
+        source: Source,
+        interfaces: &[&str],
+        options: &[&str],
+    ) -> Self {
         let metrics = SocketAddr::from(([127, 0, 0, 1], port));
-        let output = lab.path(&format!("watched-{port}.json"));
         let mut command =
             vec!["sh", "-c", "output=$0 && exec \"$@\" >\"$output\"", output.to_str().unwrap()];
         let address = metrics.to_string();

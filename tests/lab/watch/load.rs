@@ -1,10 +1,12 @@
 //! smtp-source at full speed: a source counts each packet that it cannot deliver, so that seen + lost = sent.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::thread;
 
 use crate::harness::tests;
 use crate::support::watcher::{Source, WatchOutput, Watcher};
-use crate::support::{Family, Lab, Process, port};
+use crate::support::{Family, Lab, Process, port, until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -13,7 +15,8 @@ tests![
         sessions_at_full_speed_are_seen_or_counted_as_lost_ebpf,
         sessions_at_full_speed_are_seen_or_counted_as_lost_pcap,
         a_starved_source_counts_its_losses_ebpf,
-        a_starved_source_counts_its_losses_pcap
+        a_starved_source_counts_its_losses_pcap,
+        a_reader_that_does_not_read_delays_neither_capture_nor_metrics
 ];
 
 /// Of each family, one message each.
@@ -106,6 +109,32 @@ fn starved(source: Source) {
     let unknown =
         output.sessions().iter().filter(|session| session["tcp"]["outcome"] == "unknown").count();
     eprintln!("{source:?}: {unknown} sessions with an unknown outcome");
+}
+
+/// The lines that the pipe and the queue cannot take are counted, and the metrics have their sessions meanwhile.
+fn a_reader_that_does_not_read_delays_neither_capture_nor_metrics() {
+    let lab = Lab::new();
+    Source::Ebpf.require(&lab);
+    let _sinks = sinks(&lab);
+    let (watcher, mut unread) =
+        Watcher::start_unread(&lab, &lab.server, Source::Ebpf, &["gateway"]);
+    Family::ALL.into_iter().for_each(|family| finished(smtp_source(&lab, family)));
+    until("all sessions in the metrics", || {
+        let sessions = watcher.metrics().sum("gatepost_tcp_connections_total", &[]);
+        (sessions == (2 * SESSIONS) as f64).then_some(())
+    });
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        unread.read_to_string(&mut text).map(|_| text)
+    });
+    watcher.signal(Signal::SIGTERM);
+    let output = WatchOutput::parse(&reader.join().unwrap().unwrap());
+    let printed = output.sessions().len() as u64;
+    let dropped = output.only("lost")["lines"].as_u64().unwrap();
+    eprintln!("{printed} sessions printed, {dropped} dropped");
+    assert!(dropped > 0, "the queue took all {printed} lines");
+    assert_eq!(printed + dropped, 2 * SESSIONS);
+    assert!(watcher.log().contains("standard output is read too slowly"), "{}", watcher.log());
 }
 
 /// Each SYN is in a session or counted as lost; hence each session is seen or lost.
