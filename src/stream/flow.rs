@@ -552,8 +552,8 @@ impl Flow {
     /// The client opens another connection from this port. A kernel that still waits for its SYN-ACK does not let it, so if
     /// that happens before the first retransmission, after a second (RFC 6298 §2), an answer came and was not captured.
     pub(super) fn on_port_reused(&mut self, at: Timestamp) {
-        self.answer_lost =
-            self.pending_since().is_some() && at.since(self.end) < FIRST_RETRANSMISSION;
+        let answered = self.answered || self.refused || self.unreachable;
+        self.answer_lost = !answered && at.since(self.end) < FIRST_RETRANSMISSION;
     }
 
     /// Delivers the held data, once there is a handler.

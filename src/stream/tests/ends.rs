@@ -279,7 +279,7 @@ fn syns_in_the_middle_start_flows_if_the_old_one_does_not_continue() {
         (["S data 0..7", "C ack; S ack 5", "C syn; C ack"], [FlowOutcome::Established; 3]),
         (
             ["S noack rst ack 0", "C rst", "C syn"],
-            [FlowOutcome::Refused, FlowOutcome::Unanswered, FlowOutcome::Unanswered],
+            [FlowOutcome::Refused, FlowOutcome::Unknown, FlowOutcome::Unanswered],
         ),
     ] {
         for last in ["", "+70s", "+2h"] {
