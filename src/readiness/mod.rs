@@ -10,6 +10,7 @@
 
 mod dkim;
 mod dmarc;
+mod dns64;
 mod dns_signatures;
 mod finding;
 mod known;

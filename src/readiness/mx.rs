@@ -2,8 +2,10 @@
 //!
 //! RFC 5321 §5.1, RFC 7505, RFC 2181 §10.3 (an MX must not name an alias).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::dns64;
 use super::finding::{CheckName, FindingList};
 use super::known::{CnameAnswer, KnownAnswers};
 use super::request::CheckRequest;
@@ -37,6 +39,7 @@ pub(super) fn check(
 ) -> Vec<MxHost> {
     let Some(names) = exchanges(&request.domain, known, findings) else { return Vec::new() };
     let mut hosts = Vec::new();
+    let mut translated = BTreeMap::new();
     let mut anywhere = [AddressPresence::Missing; 2];
     let mut presences: Vec<(DomainName, [AddressPresence; 2])> = Vec::new();
     for name in names {
@@ -59,6 +62,10 @@ pub(super) fn check(
                 }
                 Some(Ok(mut found)) => {
                     found.sort();
+                    let Some((found, made_up)) = dns64::separate(found, known) else { continue };
+                    if found.is_empty() && !made_up.is_empty() {
+                        translated.insert(name.clone(), made_up);
+                    }
                     let (usable, unusable): (Vec<_>, Vec<_>) =
                         found.into_iter().partition(|ip| is_global(*ip));
                     unusable.iter().for_each(|ip| unusable_address(&name, *ip, findings));
@@ -79,7 +86,9 @@ pub(super) fn check(
     for (name, of_host) in presences {
         for (at, family) in ORDER.into_iter().enumerate() {
             if of_host[at] == AddressPresence::Missing {
-                missing(&name, family, anywhere[at] == AddressPresence::Usable, findings);
+                let made_up = translated.get(&name).filter(|_| family == Family::Ipv6);
+                let elsewhere = anywhere[at] == AddressPresence::Usable;
+                missing(&name, family, elsewhere, made_up.map(Vec::as_slice), findings);
             }
         }
     }
@@ -250,16 +259,7 @@ fn check_name(name: &DomainName, known: &KnownAnswers, findings: &mut FindingLis
 }
 
 fn unusable_address(name: &DomainName, ip: IpAddr, findings: &mut FindingList) {
-    let kind = match ip {
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "IPv4-mapped address",
-        IpAddr::V6(v6) if v6.is_unique_local() => "unique local address (ULA, RFC 4193)",
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => "link-local address",
-        IpAddr::V4(v4) if v4.is_link_local() => "link-local address",
-        IpAddr::V4(v4) if v4.is_private() => "private address (RFC 1918)",
-        _ if ip.is_loopback() => "loopback address",
-        _ if ip.is_multicast() => "multicast address",
-        _ => "reserved address",
-    };
+    let kind = purpose(ip);
     let record = record_type(if ip.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 });
     let about = format!("{name} {ip}");
     let seen = format!("{kind}, not reachable from the Internet");
@@ -267,21 +267,66 @@ fn unusable_address(name: &DomainName, ip: IpAddr, findings: &mut FindingList) {
     findings.fail(CheckName::MxAddress, about, seen, advice);
 }
 
-/// `elsewhere`: another exchange has a usable address of the family.
-fn missing(name: &DomainName, family: Family, elsewhere: bool, findings: &mut FindingList) {
+/// Of an address of the IANA special-purpose registries (RFC 6890), by its blocks.
+fn purpose(ip: IpAddr) -> &'static str {
+    match ip {
+        _ if ip.is_loopback() => "loopback address",
+        _ if ip.is_multicast() => "multicast address",
+        _ if ip.is_unspecified() => "unspecified address",
+        IpAddr::V4(v4) => match v4.octets() {
+            [0, ..] => "address of \"this network\" (RFC 791)",
+            [100, ..] => "shared address of carrier-grade NAT (RFC 6598)",
+            [198, 18 | 19, ..] => "benchmark address (RFC 2544)",
+            [192, 88, 99, _] => "6to4 relay address, deprecated (RFC 7526)",
+            [192, 31 | 175, ..] => {
+                "address of AS112, which answers reverse lookups only (RFC 7534)"
+            }
+            _ if v4.is_link_local() => "link-local address (RFC 3927)",
+            _ if v4.is_private() => "private address (RFC 1918)",
+            _ => "reserved address (RFC 6890)",
+        },
+        IpAddr::V6(v6) => match v6.segments() {
+            _ if v6.to_ipv4_mapped().is_some() => "IPv4-mapped address",
+            _ if v6.is_unique_local() => "unique local address (ULA, RFC 4193)",
+            _ if v6.is_unicast_link_local() => "link-local address (RFC 4291)",
+            [0x64, 0xff9b, ..] => "address of a NAT64 translator (RFC 6052, RFC 8215)",
+            [0x100, 0, 0, ..] => "discard address (RFC 6666)",
+            [0x2001, 0, ..] => "Teredo address (RFC 4380)",
+            [0x2001, 2, 0, ..] => "benchmark address (RFC 5180)",
+            [0x2001, 0x20..=0x2f, ..] => "ORCHID, which no host has as an address (RFC 7343)",
+            [0x2002, ..] => "6to4 address, deprecated (RFC 7526)",
+            [0x5f00, ..] => "segment routing identifier (RFC 9602)",
+            [0xfec0..=0xfeff, ..] => "site-local address, deprecated (RFC 3879)",
+            _ => "reserved address (RFC 6890)",
+        },
+    }
+}
+
+/// `elsewhere`: another exchange has a usable address of the family. `made_up`: addresses of the resolver's DNS64.
+fn missing(
+    name: &DomainName,
+    family: Family,
+    elsewhere: bool,
+    made_up: Option<&[IpAddr]>,
+    findings: &mut FindingList,
+) {
     let check = address_check(family);
+    let dns64 = made_up.map_or_else(String::new, |addresses| {
+        let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        format!("; the resolver makes {} up from the A record (DNS64, RFC 6147)", shown.join(", "))
+    });
     match (family, elsewhere) {
         (Family::Ipv6, false) => {
             let advice =
                 format!("Give the server an IPv6 address, and publish it as AAAA of {name}.");
-            let seen = "no AAAA record, and no other exchange has a usable one";
+            let seen = format!("no AAAA record, and no other exchange has a usable one{dns64}");
             findings.fail(check, name, seen, advice);
         }
         (Family::Ipv6, true) => {
             let advice = format!(
                 "Publish AAAA of {name}: IPv6 mail fails when the other exchanges are down."
             );
-            findings.warn(check, name, "no AAAA record", advice);
+            findings.warn(check, name, format!("no AAAA record{dns64}"), advice);
         }
         (Family::Ipv4, false) => {
             let advice =

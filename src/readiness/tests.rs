@@ -235,6 +235,18 @@ fn findings_from_dns() {
         ("mx.a.example CNAME !timeout", "unknown mx_name"),
         ("mx.a.example AAAA -", "fail mx_ipv6"),
         ("mx.a.example AAAA !servfail", "unknown mx_ipv6"),
+        // DNS64
+        (
+            "ipv4only.arpa AAAA 64:ff9b::192.0.0.170\nmx.a.example AAAA 64:ff9b::192.0.2.25",
+            "fail mx_ipv6",
+        ),
+        (
+            "ipv4only.arpa AAAA 2001:db8:64::192.0.0.171\nmx.a.example AAAA 2001:db8:64::192.0.2.25",
+            "fail mx_ipv6",
+        ),
+        ("ipv4only.arpa AAAA 2001:db8:64::192.0.0.170", ""),
+        ("ipv4only.arpa AAAA !timeout", ""),
+        ("mx.a.example AAAA 64:ff9b::192.0.2.25", "fail mx_address"),
         ("mx.a.example A -", "warn mx_ipv4"),
         ("mx.a.example AAAA ::1", "fail mx_address"),
         ("mx.a.example AAAA ::ffff:192.0.2.25\nmx.a.example AAAA 2001:db8::25", "fail mx_address"),

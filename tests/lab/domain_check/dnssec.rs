@@ -6,7 +6,9 @@ use std::thread;
 
 use hickory_proto::rr::Name;
 
-use super::signed_zones::{CREDULOUS, Signed, SignedZone, SignedZones, TACITURN, VALIDATES};
+use super::signed_zones::{
+    CREDULOUS, SYNTHESISES, Signed, SignedZone, SignedZones, TACITURN, VALIDATES,
+};
 use super::site::SENDERS;
 use super::{check, differs_from, site};
 use crate::harness::tests;
@@ -32,6 +34,9 @@ const CASES: &[SignedCase] = &[
     ("good", CREDULOUS, &[]),
     ("wrong-ds", CREDULOUS, &[]),
     ("island", CREDULOUS, &[]),
+    ("good", SYNTHESISES, &[]),
+    ("only4", VALIDATES, &["fail mx_ipv6"]),
+    ("only4", SYNTHESISES, &["fail mx_ipv6"]),
     // An exchange in a zone that is bogus.
     (
         "elsewhere",
@@ -54,6 +59,8 @@ out AAAA 2001:db8:2::1
 mx A 198.51.100.25
 mx AAAA 2001:db8:2::25
 good MX 10 mx
+v4 A 198.51.100.25
+only4 MX 10 v4
 elsewhere MX 10 mx.wrong-ds
 unsigned-mx MX 10 mx.unsigned
 island-mx MX 10 mx.island
@@ -79,7 +86,7 @@ fn zones() -> Vec<SignedZone> {
     let mut zones: Vec<SignedZone> =
         OWN_ZONES.iter().map(|(name, signed)| zone(name, *signed, OWN_ZONE.to_owned())).collect();
     let mut site = ZONE.to_owned();
-    for name in ["good", "elsewhere", "unsigned-mx", "island-mx"] {
+    for name in ["good", "only4", "elsewhere", "unsigned-mx", "island-mx"] {
         writeln!(site, "{name} TXT \"v=spf1 a:out.signed.example -all\"").unwrap();
     }
     zones.push(zone(SITE, Signed::Well, site));
@@ -91,7 +98,9 @@ fn zones() -> Vec<SignedZone> {
         let owner = Name::from(sender.parse::<IpAddr>().unwrap());
         zones.push(zone(name, Signed::Not, format!("{owner} PTR out.{SITE}.\n")));
     }
-    zones.push(zone(".", Signed::Well, glue.to_owned()));
+    // By which a resolver with DNS64 is known.
+    let known = "ipv4only.arpa. A 192.0.0.170\nipv4only.arpa. A 192.0.0.171\n";
+    zones.push(zone(".", Signed::Well, format!("{glue}{known}")));
     zones
 }
 

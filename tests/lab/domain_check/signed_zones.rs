@@ -17,6 +17,9 @@ pub(crate) const TACITURN: &str = "[2001:db8:53::55]:53";
 /// Does not validate.
 pub(crate) const CREDULOUS: &str = "[2001:db8:53::56]:53";
 
+/// Makes AAAA records up (DNS64).
+pub(crate) const SYNTHESISES: &str = "[2001:db8:53::57]:53";
+
 /// How a zone is signed, and what its parent knows of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signed {
@@ -83,6 +86,7 @@ impl SignedZones {
             (VALIDATES, "validator iterator", "ede: yes"),
             (TACITURN, "validator iterator", ""),
             (CREDULOUS, "iterator", ""),
+            (SYNTHESISES, "dns64 iterator", "dns64-prefix: 2001:db8:64:64::/96"),
         ];
         let resolvers = resolvers.map(|(address, modules, option)| {
             unbound(lab, address.parse().unwrap(), &anchor, modules, option)
