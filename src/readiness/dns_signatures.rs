@@ -61,6 +61,11 @@ pub(super) fn validates(domain: &DomainName, known: &KnownAnswers) -> Option<boo
     Some(answers.iter().any(proves))
 }
 
+/// Of the name of an exchange, if the resolver validates. `None` as long as it is not known.
+pub(super) fn signing<'a>(name: &DomainName, known: &'a KnownAnswers) -> Option<Signing<'a>> {
+    known.validated(name, ValidatedType::Soa).map(signing_of)
+}
+
 /// If the resolver validates.
 fn signing_of(answer: &ValidatedAnswer) -> Signing<'_> {
     match &answer.outcome {

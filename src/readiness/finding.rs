@@ -27,6 +27,7 @@ labels! {
         Mx = "mx",
         Dns = "dns",
         Smtp = "smtp",
+        Dane = "dane",
         Mtu = "mtu",
         Senders = "senders",
         Spf = "spf",
@@ -82,6 +83,10 @@ checks! {
     SmtpName "smtp_name" Smtp,
     /// Both families of an exchange behave alike.
     SmtpFamilies "smtp_families" Smtp,
+    /// An exchange's TLSA records, if it has some.
+    DaneTlsa "dane_tlsa" Dane,
+    /// The certificate that a server presents matches them.
+    DaneCertificate "dane_certificate" Dane,
     /// Large packets arrive.
     PathMtu "path_mtu" Mtu,
     /// There is a sending address of each family.

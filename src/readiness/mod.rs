@@ -5,9 +5,10 @@
 //! test all of it.
 //!
 //! NXDOMAIN and NODATA are answers. SERVFAIL and timeouts make a finding [`CheckStatus::Unknown`], which is neither pass nor
-//! fail. RFC 5321 §5.1 and RFC 7505 for MX, RFC 4035 for signatures, RFC 8601 §2.7.3 for reverse names, RFC 7208 for SPF, RFC 6376 for DKIM,
+//! fail. RFC 5321 §5.1 and RFC 7505 for MX, RFC 4035 for signatures, RFC 7672 for DANE, RFC 8601 §2.7.3 for reverse names, RFC 7208 for SPF, RFC 6376 for DKIM,
 //! RFC 9989 for DMARC.
 
+mod dane;
 mod dkim;
 mod dmarc;
 mod dns64;
@@ -27,6 +28,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tlsa;
 mod validated;
 
 use self::finding::FindingList;
@@ -93,6 +95,7 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
     let hosts = mx::check(request, known, &mut findings);
     dns_signatures::check(&request.domain, &hosts, known, &mut findings);
     smtp::check(&hosts, known, &mut findings);
+    dane::check(&request.domain, &hosts, known, &mut findings);
     mtu::check(&hosts, request, known, &mut findings);
     let judges_senders = judges_senders(request, &hosts, known);
     if judges_senders == Some(true) {
@@ -115,8 +118,7 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
             report.not_checked.insert(0, (Portion::Senders, how));
         }
         if !report.is_parked && dns_signatures::validates(&request.domain, known) == Some(false) {
-            let how =
-                "DNSSEC: the resolver does not validate; name one that does with --dns ADDRESS";
+            let how = "DNSSEC, DANE: the resolver does not validate; name one that does with --dns ADDRESS";
             report.not_checked.insert(0, (Portion::Dns, how));
         }
         CheckEvaluation::Done(report)

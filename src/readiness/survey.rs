@@ -147,6 +147,8 @@ pub struct ServerTls {
     /// The certificate's host names.
     pub names: Vec<String>,
     pub not_after: Timestamp,
+    /// The certificates that the server sent, in DER, its own first.
+    pub chain: Vec<Vec<u8>>,
     /// SHA-256 of the certificate.
     pub digest: [u8; 32],
     /// Why a sender that verifies certificates does not trust it; `None` if it does. `Unknown` without trusted authorities.

@@ -49,6 +49,7 @@ fn good_tls() -> TlsSurvey {
         took: Duration::from_millis(9),
         names: vec!["mx.a.example".to_owned()],
         not_after: Timestamp::from_nanos(90 * 86_400 * 1_000_000_000),
+        chain: Vec::new(),
         digest: [7; 32],
         trust: CertificateTrust::Trusted,
         client_hello: 1500,

@@ -87,6 +87,7 @@ const fn title(portion: Portion) -> &'static str {
         Portion::Mx => "MX",
         Portion::Dns => "DNS",
         Portion::Smtp => "SMTP servers",
+        Portion::Dane => "DANE",
         Portion::Mtu => "Path MTU over IPv6",
         Portion::Senders => "Sending addresses",
         Portion::Spf => "SPF",

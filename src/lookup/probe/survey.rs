@@ -208,6 +208,7 @@ fn facts(
         took,
         names: details.names,
         not_after: details.not_after,
+        chain: certificates.iter().map(|certificate| certificate.to_vec()).collect(),
         digest: Sha256::digest(first).into(),
         trust,
         client_hello: sizes.client_hello,

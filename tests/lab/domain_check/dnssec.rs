@@ -167,7 +167,7 @@ fn signatures_are_judged_as_the_resolver_validates_them() {
         (
             "good",
             CREDULOUS,
-            "dns DNSSEC: the resolver does not validate; name one that does with --dns ADDRESS",
+            "dns DNSSEC, DANE: the resolver does not validate; name one that does with --dns ADDRESS",
         ),
     ] {
         let text = printed(domain, resolver);
