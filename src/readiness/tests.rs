@@ -1,5 +1,6 @@
 //! Tables of DNS records and surveys, and the findings that follow.
 
+mod dane;
 mod dns;
 
 use std::collections::BTreeMap;

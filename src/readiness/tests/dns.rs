@@ -1,17 +1,18 @@
 //! Findings about signatures, from answers with their validation.
 //!
-//! Lines `name SOA STATE [ZONE]` with the state `verified`, `unsigned`, `unlinked` (signed without DS), `bogus` (with the code of the
+//! Lines `name SOA STATE [ZONE [CANONICAL NAME]]` with the state `verified`, `unsigned`, `unlinked` (signed without DS), `bogus` (with the code of the
 //! extended error instead of a zone), `unchecked` (SERVFAIL, but an answer with CD) or `!servfail`.
 
+use super::dane::tlsa_record;
 use super::{Zone, faults, name, request};
 use crate::policy::facts::{DomainName, Reason};
 use crate::readiness::{
-    CheckStatus, ExtendedError, Portion, ValidatedAnswer, ValidatedOutcome, ValidatedType,
-    ValidationFailure,
+    CheckStatus, ExtendedError, Portion, ValidatedAnswer, ValidatedOutcome, ValidatedRecord,
+    ValidatedType, ValidationFailure,
 };
 
 /// All zones are signed, and the resolver validates.
-const SIGNED: &str = "\
+pub(super) const SIGNED: &str = "\
 . SOA verified .
 a.example SOA verified a.example
 mx.a.example SOA verified a.example
@@ -25,6 +26,10 @@ impl Zone {
             Ok(None) => &Vec::new(),
             Ok(Some(states)) => states,
         };
+        let is_record = |state: &String| state.split(' ').count() == 5;
+        if kind == ValidatedType::Tlsa && states.iter().any(is_record) {
+            return tlsa(owner, states);
+        }
         let mut words = states.first().map(String::as_str).unwrap_or_default().split(' ');
         let (state, argument) = (words.next().unwrap_or_default(), words.next());
         let failure = |errors, answers_unchecked| {
@@ -44,7 +49,22 @@ impl Zone {
         let zone = zone.map(|zone| if zone == "." { DomainName::root() } else { name(zone) });
         let is_authentic = state == "verified";
         let is_signed = matches!(state, "verified" | "unlinked");
-        ValidatedAnswer { outcome, is_authentic, is_signed, zone, canonical: owner.clone() }
+        let canonical = words.next().map_or_else(|| owner.clone(), name);
+        ValidatedAnswer { outcome, is_authentic, is_signed, zone, canonical }
+    }
+}
+
+/// Each with the state in front.
+fn tlsa(owner: &DomainName, records: &[String]) -> ValidatedAnswer {
+    let split = records.iter().map(|record| record.split_once(' ').unwrap());
+    let records = split.clone().map(|(_, record)| ValidatedRecord::Tlsa(tlsa_record(record)));
+    let is_signed = split.clone().all(|(state, _)| state == "verified");
+    ValidatedAnswer {
+        outcome: ValidatedOutcome::Records(records.collect()),
+        is_authentic: is_signed,
+        is_signed,
+        zone: None,
+        canonical: owner.clone(),
     }
 }
 
