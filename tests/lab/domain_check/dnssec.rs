@@ -1,20 +1,27 @@
 //! `gatepost check` behind resolvers that validate, with signed zones.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 
 use hickory_proto::rr::Name;
 
+use super::dane::{self, Certificates, DANE_CASES, DaneCase};
 use super::signed_zones::{
     CREDULOUS, SYNTHESISES, Signed, SignedZone, SignedZones, TACITURN, VALIDATES,
 };
 use super::site::SENDERS;
-use super::{check, differs_from, site};
+use super::{AT_ONCE, check, differs_from, site};
 use crate::harness::tests;
-use crate::support::{Authority, CertificateRequest, KeyType, Lab, Postfix, Validity};
+use crate::support::{
+    Authority, CertificateRequest, Family, IssuedCertificate, KeyType, Lab, Postfix, Process,
+    Validity,
+};
 
-tests![signatures_are_judged_as_the_resolver_validates_them];
+tests![
+    signatures_are_judged_as_the_resolver_validates_them,
+    tlsa_records_are_judged_as_postfix_does,
+];
 
 /// The parent of the domains.
 const SITE: &str = "signed.example";
@@ -81,11 +88,15 @@ const OWN_ZONES: [(&str, Signed); 4] = [
     ("expired.signed.example", Signed::Expired),
 ];
 
-fn zones() -> Vec<SignedZone> {
+fn zones(certificates: &Certificates) -> Vec<SignedZone> {
     let zone = |name, signed, records| SignedZone { name, signed, records };
+    let records = |name: &str| match name {
+        "unsigned.signed.example" => OWN_ZONE.to_owned() + &certificates.fill(dane::UNSIGNED),
+        _ => OWN_ZONE.to_owned(),
+    };
     let mut zones: Vec<SignedZone> =
-        OWN_ZONES.iter().map(|(name, signed)| zone(name, *signed, OWN_ZONE.to_owned())).collect();
-    let mut site = ZONE.to_owned();
+        OWN_ZONES.iter().map(|(name, signed)| zone(name, *signed, records(name))).collect();
+    let mut site = ZONE.to_owned() + &dane::zone(certificates);
     for name in ["good", "only4", "elsewhere", "unsigned-mx", "island-mx"] {
         writeln!(site, "{name} TXT \"v=spf1 a:out.signed.example -all\"").unwrap();
     }
@@ -104,22 +115,56 @@ fn zones() -> Vec<SignedZone> {
     zones
 }
 
-fn server(lab: &Lab) -> Postfix<'_> {
-    let authority = Authority::new(lab.folder("ca"), &format!("*.{SITE}"));
-    assert_eq!(authority.certificate(), site::trusted(lab));
-    let mut names = vec![format!("*.{SITE}")];
-    names.extend(OWN_ZONES.iter().map(|(name, _)| format!("*.{name}")));
-    let issued = authority.issue(&CertificateRequest {
-        file: "mx",
-        names: &names.iter().map(String::as_str).collect::<Vec<_>>(),
-        key: KeyType::EcdsaP256,
-        validity: Validity::Days(60),
-    });
-    let main_cf = format!(
-        "myhostname = mx.{SITE}\ninet_interfaces = 198.51.100.25, 2001:db8:2::25\n{}",
-        site::tls(&issued.fullchain, &issued.key)
-    );
-    Postfix::start(lab, &lab.server, "mx", None, &main_cf)
+/// Mail servers and zones.
+struct SignedSite<'lab> {
+    _zones: SignedZones,
+    _servers: [Postfix<'lab>; 2],
+    _sinks: [Process; 2],
+}
+
+impl<'lab> SignedSite<'lab> {
+    fn start(lab: &'lab Lab) -> Self {
+        for n in [26, 27] {
+            lab.server.configure(&format!(
+                "addr add 198.51.100.{n}/24 dev gateway\naddr add 2001:db8:2::{n}/64 dev gateway nodad\n"
+            ));
+        }
+        let root = Authority::new(lab.folder("ca"), &format!("*.{SITE}"));
+        assert_eq!(root.certificate(), site::trusted(lab));
+        let authority = root.intermediate("below");
+        let mut names = vec![format!("*.{SITE}")];
+        names.extend(OWN_ZONES.iter().map(|(name, _)| format!("*.{name}")));
+        let issue = |file| {
+            authority.issue(&CertificateRequest {
+                file,
+                names: &names.iter().map(String::as_str).collect::<Vec<_>>(),
+                key: KeyType::EcdsaP256,
+                validity: Validity::Days(60),
+            })
+        };
+        let (own, other) = (issue("own"), issue("other"));
+        let certificates = Certificates {
+            own: dane::der(&own.certificate),
+            authority: dane::der(&authority.certificate()),
+            root: dane::der(&root.certificate()),
+            other: dane::der(&other.certificate),
+        };
+        let server = |name, addresses: &str, issued: &IssuedCertificate| {
+            let main_cf = format!(
+                "myhostname = mx.{SITE}\ninet_interfaces = {addresses}\n{}",
+                site::tls(&issued.fullchain, &issued.key)
+            );
+            Postfix::start(lab, &lab.server, name, None, &main_cf)
+        };
+        let servers = [
+            server("mx", "198.51.100.25, 2001:db8:2::25", &own),
+            server("other", "2001:db8:2::26", &other),
+        ];
+        let sinks = Family::ALL.map(|family| site::sink(lab, site::address(27, family), SITE));
+        let broken = [format!("_tcp.mx-no-answer.{SITE}")];
+        let zones = SignedZones::start(lab, zones(&certificates), &broken);
+        Self { _zones: zones, _servers: servers, _sinks: sinks }
+    }
 }
 
 fn arguments(domain: &str, resolver: &str) -> Vec<String> {
@@ -131,8 +176,7 @@ fn arguments(domain: &str, resolver: &str) -> Vec<String> {
 
 fn signatures_are_judged_as_the_resolver_validates_them() {
     let lab = Lab::new();
-    let _zones = SignedZones::start(&lab, zones(), &[]);
-    let _server = server(&lab);
+    let _site = SignedSite::start(&lab);
     let mut wrong: Vec<String> = Vec::new();
     thread::scope(|scope| {
         let differs = |(domain, resolver, found): &SignedCase| {
@@ -173,4 +217,33 @@ fn signatures_are_judged_as_the_resolver_validates_them() {
         let text = printed(domain, resolver);
         assert!(text.contains(sentence), "{sentence:?} is not in:\n{text}");
     }
+}
+
+fn tlsa_records_are_judged_as_postfix_does() {
+    let lab = Lab::new();
+    let _site = SignedSite::start(&lab);
+    let resolver: SocketAddr = VALIDATES.parse().unwrap();
+    lab.gateway.resolve_by(&format!("nameserver {}\noptions edns0 trust-ad\n", resolver.ip()));
+    let differs = |case: &DaneCase| {
+        let name = case.domain.split('.').next().unwrap();
+        let differs = differs_from(&lab, name, arguments(case.domain, VALIDATES), case.found);
+        let domain = format!("{}.{SITE}", case.domain);
+        let of_postfix = ["ipv6", "ipv4"].map(|family| dane::postfix_finds(&lab, &domain, family));
+        let [v6, v4] = of_postfix;
+        let oracle = ([v6.0, v4.0] != case.sender).then(|| {
+            format!(
+                "{domain}: Postfix over IPv6: {:?}, {}\nover IPv4: {:?}, {}",
+                v6.0, v6.1, v4.0, v4.1
+            )
+        });
+        differs.into_iter().chain(oracle).collect::<Vec<String>>()
+    };
+    let mut wrong: Vec<String> = Vec::new();
+    for cases in DANE_CASES.chunks(AT_ONCE) {
+        thread::scope(|scope| {
+            let running: Vec<_> = cases.iter().map(|case| scope.spawn(|| differs(case))).collect();
+            wrong.extend(running.into_iter().flat_map(|one| one.join().unwrap()));
+        });
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -1,6 +1,7 @@
 //! `gatepost check`: domains with one fault each, with real zones, Postfix and packet filters.
 
 mod cases;
+mod dane;
 pub(crate) mod dnssec;
 mod page;
 pub(crate) mod postfix;

@@ -125,10 +125,12 @@ impl<'lab> Site<'lab> {
             ("plain", "-p"),
             ("delays", "-W CONNECT:12"),
         ] {
-            sinks.extend(Family::ALL.map(|family| sink(lab, of(name, family), name, options)));
+            sinks.extend(
+                Family::ALL.map(|family| kind_of_sink(lab, of(name, family), name, options)),
+            );
         }
-        sinks.push(sink(lab, of("half", Family::Ipv6), "half", ""));
-        sinks.push(sink(lab, address(41, Family::Ipv6), "elsewhere", ""));
+        sinks.push(kind_of_sink(lab, of("half", Family::Ipv6), "half", ""));
+        sinks.push(kind_of_sink(lab, address(41, Family::Ipv6), "elsewhere", ""));
         drops(lab);
         let knot = knot(lab, &zones(&lab.folder("keys")), &broken());
         let others = others(lab, &authority);
@@ -198,15 +200,24 @@ fn others<'lab>(lab: &'lab Lab, authority: &Authority) -> Vec<Postfix<'lab>> {
     servers.into_iter().map(start).collect()
 }
 
-fn sink(lab: &Lab, ip: IpAddr, name: &str, options: &str) -> Process {
-    let at = SocketAddr::new(ip, 25);
+fn kind_of_sink(lab: &Lab, ip: IpAddr, name: &str, options: &str) -> Process {
     let host = if name == "elsewhere" {
         "mail.elsewhere.example".to_owned()
     } else {
         format!("{name}.{SITE}")
     };
+    sink_with(lab, ip, &host, options)
+}
+
+/// A server without STARTTLS.
+pub(crate) fn sink(lab: &Lab, ip: IpAddr, host: &str) -> Process {
+    sink_with(lab, ip, host, "")
+}
+
+fn sink_with(lab: &Lab, ip: IpAddr, host: &str, options: &str) -> Process {
+    let at = SocketAddr::new(ip, 25);
     let inet = format!("inet:{at}");
-    let words = ["smtp-sink", "-u", "nobody", "-h", &host].into_iter();
+    let words = ["smtp-sink", "-u", "nobody", "-h", host].into_iter();
     let words = words.chain(options.split_whitespace()).chain([inet.as_str(), "10"]);
     let process = lab.server.spawn(words);
     lab.gateway.wait_for_listener(at);
