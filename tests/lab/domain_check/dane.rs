@@ -248,6 +248,8 @@ pub(crate) fn postfix_finds(lab: &Lab, domain: &str, family: &str) -> (Sender, S
     } else if text.contains("TLS connection established") {
         DoesNotVerify
     } else {
+        let has_no_tls = text.contains("250-8BITMIME") && !text.contains("STARTTLS");
+        assert!(has_no_tls || text.contains("TLSA lookup error"), "{text}");
         Defers
     };
     (found, text)

@@ -125,12 +125,11 @@ impl<'lab> Site<'lab> {
             ("plain", "-p"),
             ("delays", "-W CONNECT:12"),
         ] {
-            sinks.extend(
-                Family::ALL.map(|family| kind_of_sink(lab, of(name, family), name, options)),
-            );
+            sinks
+                .extend(Family::ALL.map(|family| sink_named(lab, of(name, family), name, options)));
         }
-        sinks.push(kind_of_sink(lab, of("half", Family::Ipv6), "half", ""));
-        sinks.push(kind_of_sink(lab, address(41, Family::Ipv6), "elsewhere", ""));
+        sinks.push(sink_named(lab, of("half", Family::Ipv6), "half", ""));
+        sinks.push(sink_named(lab, address(41, Family::Ipv6), "elsewhere", ""));
         drops(lab);
         let knot = knot(lab, &zones(&lab.folder("keys")), &broken());
         let others = others(lab, &authority);
@@ -200,7 +199,7 @@ fn others<'lab>(lab: &'lab Lab, authority: &Authority) -> Vec<Postfix<'lab>> {
     servers.into_iter().map(start).collect()
 }
 
-fn kind_of_sink(lab: &Lab, ip: IpAddr, name: &str, options: &str) -> Process {
+fn sink_named(lab: &Lab, ip: IpAddr, name: &str, options: &str) -> Process {
     let host = if name == "elsewhere" {
         "mail.elsewhere.example".to_owned()
     } else {
