@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::dns_data::{question, record};
 use crate::policy::facts::{Answer, DomainName, Lookup, Reason};
 
-const PORT: u16 = 53;
+pub(super) const PORT: u16 = 53;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// resolv.conf(5): further ones are ignored.
 const MAX_SERVERS: usize = 3;

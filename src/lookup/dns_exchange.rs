@@ -27,51 +27,62 @@ pub(super) fn query(name: &DomainName, kind: RecordType) -> Message {
     message
 }
 
+/// Why there is no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ExchangeError {
+    /// This host has no route to the server, or no sockets left.
+    NoRoute,
+    /// The server's host or a router refuses.
+    Refused,
+    NoResponse,
+}
+
+impl ExchangeError {
+    pub(super) const fn reason(self) -> Reason {
+        match self {
+            Self::NoRoute | Self::Refused => Reason::Unreachable,
+            Self::NoResponse => Reason::Timeout,
+        }
+    }
+}
+
 /// Sends `query` to `server` and returns its response, within `limit`.
 ///
 /// # Errors
-/// No response, or this host does not reach the server.
+/// There is no response.
 pub(super) async fn exchange(
     server: SocketAddr,
     query: &Message,
     limit: Duration,
-) -> Result<Message, Reason> {
+) -> Result<Message, ExchangeError> {
     let start = Instant::now();
-    let octets = query.to_vec().map_err(|_too_long| Reason::Servfail)?;
-    let over_udp = match timeout(limit / 2, over_udp(server, query, &octets)).await {
+    let octets = query.to_vec().map_err(|_too_long| ExchangeError::NoRoute)?;
+    let socket = connected(server).await.map_err(|_no_route| ExchangeError::NoRoute)?;
+    let truncated = match timeout(limit / 2, over_udp(&socket, query, &octets)).await {
         Ok(Ok(response)) if !response.metadata.truncation => return Ok(response),
         Ok(Ok(truncated)) => Some(truncated),
-        // A host without a route has none for TCP either.
-        Ok(Err(error)) if is_unreachable(&error) => return Err(Reason::Unreachable),
         Ok(Err(_)) | Err(_) => None,
     };
-    match timeout_at(start + limit, over_tcp(server, query, &octets)).await {
-        Ok(Ok(response)) => Ok(response),
-        Ok(Err(_)) | Err(_) => match over_udp {
-            // A server without TCP gives what fits.
-            Some(truncated) if !truncated.answers.is_empty() => Ok(truncated),
-            _ => Err(Reason::Timeout),
-        },
-    }
+    let failure = match timeout_at(start + limit, over_tcp(server, query, &octets)).await {
+        Ok(Ok(response)) => return Ok(response),
+        Ok(Err(_)) => ExchangeError::Refused,
+        Err(_elapsed) => ExchangeError::NoResponse,
+    };
+    // A server without TCP gives what fits.
+    truncated.filter(|response| !response.answers.is_empty()).ok_or(failure)
 }
 
-fn is_unreachable(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::AddrNotAvailable
-            | io::ErrorKind::NetworkDown
-    )
-}
-
-async fn over_udp(server: SocketAddr, query: &Message, octets: &[u8]) -> io::Result<Message> {
+async fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
+    Ok(socket)
+}
+
+async fn over_udp(socket: &UdpSocket, query: &Message, octets: &[u8]) -> io::Result<Message> {
     socket.send(octets).await?;
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {

@@ -18,6 +18,7 @@ mod exchanges;
 mod host_names;
 mod limits;
 mod memory_cache;
+mod name_server;
 mod passive_dns;
 mod probe;
 mod redis_store;

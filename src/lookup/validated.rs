@@ -63,7 +63,7 @@ impl Dns {
                     return Ok(response);
                 }
                 Ok(_) => failed = Err(Reason::Servfail),
-                Err(reason) => failed = Err(reason),
+                Err(why) => failed = Err(why.reason()),
             }
         }
         failed
@@ -73,6 +73,7 @@ impl Dns {
 const fn record_type(kind: ValidatedType) -> RecordType {
     match kind {
         ValidatedType::Soa => RecordType::SOA,
+        ValidatedType::Ns => RecordType::NS,
         ValidatedType::Tlsa => RecordType::TLSA,
     }
 }
@@ -138,6 +139,7 @@ fn signature_end(data: &RData) -> Option<u64> {
 
 fn record(data: &RData) -> Option<ValidatedRecord> {
     Some(match data {
+        RData::NS(host) => ValidatedRecord::NameServer(host.0.clone().into()),
         RData::TLSA(tlsa) => ValidatedRecord::Tlsa(tlsa_record(tlsa)),
         _ => return None,
     })

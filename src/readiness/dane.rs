@@ -68,7 +68,13 @@ fn tlsa_name(host: &DomainName) -> Option<DomainName> {
 
 fn tlsa_records(answer: &ValidatedAnswer) -> Vec<&TlsaRecord> {
     let ValidatedOutcome::Records(records) = &answer.outcome else { return Vec::new() };
-    records.iter().map(|ValidatedRecord::Tlsa(record)| record).collect()
+    records
+        .iter()
+        .filter_map(|record| match record {
+            ValidatedRecord::Tlsa(record) => Some(record),
+            ValidatedRecord::NameServer(_) => None,
+        })
+        .collect()
 }
 
 /// Senders look at no TLSA records of a host without signatures.

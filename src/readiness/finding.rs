@@ -67,6 +67,8 @@ checks! {
     MxAddress "mx_address" Mx,
     /// Signatures are verified from the root on.
     DnsSignatures "dns_signatures" Dns,
+    /// The domain's name servers answer over IPv6.
+    NameServers "name_servers" Dns,
     /// A connection to port 25.
     SmtpConnect "smtp_connect" Smtp,
     /// The greeting, and how fast it comes.

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::name_server_reply::NameServerReply;
 use super::survey::Survey;
 use super::validated::{ValidatedAnswer, ValidatedType};
 use crate::addr::Family;
@@ -19,6 +20,8 @@ pub enum CheckQuestion {
     Cname(DomainName),
     /// Records of the name, with the resolver's validation.
     Validated(DomainName, ValidatedType),
+    /// SOA of the zone, from the name server at this address.
+    NameServer(IpAddr, DomainName),
     /// Greeting, EHLO, large segments and TLS at port 25 of an address of the exchange.
     Survey(IpAddr, DomainName),
 }
@@ -37,6 +40,7 @@ pub struct KnownAnswers {
     answers: Answers,
     cnames: BTreeMap<DomainName, CnameAnswer>,
     validated: BTreeMap<(DomainName, ValidatedType), ValidatedAnswer>,
+    name_servers: BTreeMap<(IpAddr, DomainName), NameServerReply>,
     surveys: BTreeMap<(IpAddr, DomainName), Survey>,
     missing: RefCell<BTreeSet<CheckQuestion>>,
 }
@@ -57,6 +61,10 @@ impl KnownAnswers {
         answer: ValidatedAnswer,
     ) {
         self.validated.insert((name, kind), answer);
+    }
+
+    pub fn insert_name_server(&mut self, server: IpAddr, zone: DomainName, reply: NameServerReply) {
+        self.name_servers.insert((server, zone), reply);
     }
 
     pub fn insert_survey(&mut self, address: IpAddr, exchange: DomainName, survey: Survey) {
@@ -81,6 +89,15 @@ impl KnownAnswers {
     ) -> Option<&ValidatedAnswer> {
         let found = self.validated.get(&(name.clone(), kind));
         self.or_missing(found, || CheckQuestion::Validated(name.clone(), kind))
+    }
+
+    pub(super) fn name_server(
+        &self,
+        server: IpAddr,
+        zone: &DomainName,
+    ) -> Option<&NameServerReply> {
+        let found = self.name_servers.get(&(server, zone.clone()));
+        self.or_missing(found, || CheckQuestion::NameServer(server, zone.clone()))
     }
 
     pub(super) fn survey(&self, address: IpAddr, exchange: &DomainName) -> Option<&Survey> {

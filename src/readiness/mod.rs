@@ -17,6 +17,8 @@ mod finding;
 mod known;
 mod mtu;
 mod mx;
+mod name_server_reply;
+mod name_servers;
 mod policy_server;
 mod postconf;
 mod postfix;
@@ -37,6 +39,7 @@ pub use self::finding::{
 };
 pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers};
 use self::mx::MxHost;
+pub use self::name_server_reply::NameServerReply;
 pub use self::policy_server::{PolicyServer, PolicyServerAddress, PolicyServerError};
 pub use self::postconf::{PARAMETERS, Postfix, RESTRICTIONS};
 pub use self::postfix::{InstalledParts, install_commands};
@@ -94,6 +97,7 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
     let mut findings = FindingList::default();
     let hosts = mx::check(request, known, &mut findings);
     dns_signatures::check(&request.domain, &hosts, known, &mut findings);
+    name_servers::check(&request.domain, known, &mut findings);
     smtp::check(&hosts, known, &mut findings);
     dane::check(&request.domain, &hosts, known, &mut findings);
     mtu::check(&hosts, request, known, &mut findings);

@@ -2,6 +2,7 @@
 
 mod dane;
 mod dns;
+mod name_servers;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,6 +26,8 @@ struct Zone {
 const GOOD: &str = "\
 a.example MX 10 mx.a.example
 a.example TXT v=spf1 ip6:2001:db8::/64 ip4:192.0.2.0/24 -all
+a.example NS ns.a.example
+ns.a.example AAAA 2001:db8::53
 mx.a.example A 192.0.2.25
 mx.a.example AAAA 2001:db8::25
 2001:db8::5 PTR out.a.example
@@ -128,6 +131,10 @@ impl Zone {
             CheckQuestion::Validated(owner, kind) => {
                 let answer = self.validated(&owner, kind);
                 return known.insert_validated(owner, kind, answer);
+            }
+            CheckQuestion::NameServer(server, zone) => {
+                let reply = self.name_server(server);
+                return known.insert_name_server(server, zone, reply);
             }
             CheckQuestion::Survey(ip, exchange) => {
                 let survey = self.surveys.get(&ip).cloned();

@@ -11,6 +11,7 @@ labels! {
     pub enum ValidatedType {
         /// Of any name: it leads to the zone that the name is in.
         Soa = "SOA",
+        Ns = "NS",
         Tlsa = "TLSA",
     }
 }
@@ -60,6 +61,7 @@ pub struct ExtendedError {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ValidatedRecord {
+    NameServer(DomainName),
     Tlsa(TlsaRecord),
 }
 

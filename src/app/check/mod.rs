@@ -28,8 +28,8 @@ use crate::policy::rules::{PolicyStage, RuleMode};
 use crate::postfix::policy::PolicyAddress;
 use crate::readiness::{
     CheckEvaluation, CheckQuestion, CheckReport, CheckRequest, CheckStatus, CnameAnswer,
-    ConnectResult, HostInterface, KnownAnswers, Origin, PolicyServer, PolicyServerAddress, Survey,
-    ValidatedAnswer, ValidatedType, evaluate,
+    ConnectResult, HostInterface, KnownAnswers, NameServerReply, Origin, PolicyServer,
+    PolicyServerAddress, Survey, ValidatedAnswer, ValidatedType, evaluate,
 };
 use crate::report::readiness;
 use crate::time::Timestamp;
@@ -156,6 +156,7 @@ enum Answered {
     Lookup(Lookup, LookupResult),
     Cname(DomainName, CnameAnswer),
     Validated(DomainName, ValidatedType, ValidatedAnswer),
+    NameServer(IpAddr, DomainName, NameServerReply),
     Survey(IpAddr, DomainName, Box<Survey>),
 }
 
@@ -174,6 +175,10 @@ impl QuerySources {
             CheckQuestion::Validated(name, kind) => {
                 let answer = self.dns.validated(&name, kind).await;
                 Answered::Validated(name, kind, answer)
+            }
+            CheckQuestion::NameServer(server, zone) => {
+                let reply = self.dns.ask_name_server(server, &zone).await;
+                Answered::NameServer(server, zone, reply)
             }
             CheckQuestion::Survey(address, exchange) => {
                 let found = survey(address, &exchange, &self.survey).await;
@@ -197,6 +202,9 @@ impl Answered {
                 let answer = ValidatedAnswer::failed(name.clone(), reason);
                 Self::Validated(name, kind, answer)
             }
+            CheckQuestion::NameServer(server, zone) => {
+                Self::NameServer(server, zone, NameServerReply::OutOfTime)
+            }
             CheckQuestion::Survey(address, exchange) => {
                 let survey = Survey::only(ConnectResult::OutOfTime);
                 Self::Survey(address, exchange, Box::new(survey))
@@ -209,6 +217,7 @@ impl Answered {
             Self::Lookup(lookup, result) => known.insert(lookup, result),
             Self::Cname(name, answer) => known.insert_cname(name, answer),
             Self::Validated(name, kind, answer) => known.insert_validated(name, kind, answer),
+            Self::NameServer(server, zone, reply) => known.insert_name_server(server, zone, reply),
             Self::Survey(address, exchange, survey) => {
                 known.insert_survey(address, exchange, *survey);
             }

@@ -26,6 +26,9 @@ impl Zone {
             Ok(None) => &Vec::new(),
             Ok(Some(states)) => states,
         };
+        if kind == ValidatedType::Ns && !states.is_empty() {
+            return name_servers(owner, states);
+        }
         let is_record = |state: &String| state.split(' ').count() == 5;
         if kind == ValidatedType::Tlsa && states.iter().any(is_record) {
             return tlsa(owner, states);
@@ -51,6 +54,17 @@ impl Zone {
         let is_signed = matches!(state, "verified" | "unlinked");
         let canonical = words.next().map_or_else(|| owner.clone(), name);
         ValidatedAnswer { outcome, is_authentic, is_signed, zone, canonical }
+    }
+}
+
+fn name_servers(owner: &DomainName, hosts: &[String]) -> ValidatedAnswer {
+    let records = hosts.iter().map(|host| ValidatedRecord::NameServer(name(host)));
+    ValidatedAnswer {
+        outcome: ValidatedOutcome::Records(records.collect()),
+        is_authentic: false,
+        is_signed: false,
+        zone: None,
+        canonical: owner.clone(),
     }
 }
 
