@@ -80,6 +80,13 @@ pub(crate) const CASES: &[Case] = &[
     case("link-local", zone!(spf "^ MX 10 link-local"), "", &["fail mx_address"]),
     case("mapped", zone!(spf "^ MX 10 mapped"), "", &["fail mx_address"]),
     case("broken", "", "", &["unknown dmarc_record", "unknown mx_records", "unknown spf_record"]),
+    // Name servers
+    case("ns-old", "", "", &["warn name_servers"]),
+    case("ns-half", "", "", &["warn name_servers"]),
+    case("ns-silent", "", "", &["unknown name_servers"]),
+    case("ns-one-silent", "", "", &["warn name_servers"]),
+    case("ns-lame", "", "", &["warn name_servers"]),
+    case("ns-one-lame", "", "", &["warn name_servers"]),
     // Port 25
     case("silent6", zone!(spf "^ MX 10 silent6"), "", &["fail smtp_connect", "fail smtp_families"]),
     case(

@@ -10,10 +10,10 @@ use std::process::Command;
 use hickory_proto::rr::Name;
 
 use super::cases::CASES;
-use crate::support::world::knot;
+use crate::support::world::{knot_of_files, whole_zone};
 use crate::support::{
     Authority, CertificateRequest, Family, IssuedCertificate, KeyType, Lab, Postfix, Process,
-    Validity,
+    Validity, until,
 };
 
 /// The parent of the cases' domains.
@@ -45,6 +45,19 @@ const SERVERS: [(&str, u8); 18] = [
     ("no-cipher", 57),
 ];
 
+/// The last number of the addresses of a name server without zones.
+const LAME: u8 = 61;
+
+/// Domains with other name servers than the site has: the names of the servers.
+const NAME_SERVERS: [(&str, &[&str]); 6] = [
+    ("ns-old", &["old"]),
+    ("ns-half", &["half-dead"]),
+    ("ns-silent", &["dead"]),
+    ("ns-one-silent", &["dead", "ns"]),
+    ("ns-lame", &["lame"]),
+    ("ns-one-lame", &["lame", "ns"]),
+];
+
 /// Zone entries besides those of the cases.
 const ZONE: &str = "\
 _dmarc TXT \"v=DMARC1; p=quarantine; rua=mailto:dmarc@ready.example\"
@@ -59,10 +72,15 @@ ula A 198.51.100.25\nula AAAA fd00::25
 link-local A 198.51.100.25\nlink-local AAAA fe80::25
 mapped A 198.51.100.25\nmapped AAAA ::ffff:198.51.100.25
 alias CNAME mx
+ns AAAA 2001:db8:53::53
+old A 198.51.100.61
+half-dead A 198.51.100.61\nhalf-dead AAAA 2001:db8:2::39
+dead AAAA 2001:db8:2::39
+lame AAAA 2001:db8:2::61
 ";
 
 pub(crate) struct Site<'lab> {
-    _knot: Process,
+    _name_servers: [Process; 2],
     _mx: Postfix<'lab>,
     /// With other certificates.
     _others: Vec<Postfix<'lab>>,
@@ -89,7 +107,7 @@ fn of(name: &str, family: Family) -> IpAddr {
 
 impl<'lab> Site<'lab> {
     pub(crate) fn new(lab: &'lab Lab) -> Self {
-        for n in SERVERS.iter().map(|(_, n)| *n).chain([41]).filter(|n| *n != 25) {
+        for n in SERVERS.iter().map(|(_, n)| *n).chain([41, LAME]).filter(|n| *n != 25) {
             for family in Family::ALL {
                 let (length, options) =
                     if family == Family::Ipv6 { (64, " nodad") } else { (24, "") };
@@ -131,10 +149,17 @@ impl<'lab> Site<'lab> {
         sinks.push(sink_named(lab, of("half", Family::Ipv6), "half", ""));
         sinks.push(sink_named(lab, address(41, Family::Ipv6), "elsewhere", ""));
         drops(lab);
-        let knot = knot(lab, &zones(&lab.folder("keys")), &broken());
+        let lame = lame(lab);
+        let mut files = BTreeMap::new();
+        for (zone, records) in zones(&lab.folder("keys")) {
+            let text = whole_zone(&zone, &records);
+            files.insert(zone, text);
+        }
+        files.extend(name_server_zones());
+        let knot = knot_of_files(lab, &files, &broken());
         let others = others(lab, &authority);
         assert_eq!(authority.certificate(), trusted(lab));
-        Self { _knot: knot, _mx: mx, _others: others, _sinks: sinks }
+        Self { _name_servers: [knot, lame], _mx: mx, _others: others, _sinks: sinks }
     }
 }
 
@@ -267,7 +292,9 @@ fn zones(keys: &Path) -> BTreeMap<String, String> {
     }
     let mut zones = BTreeMap::from([(SITE.to_owned(), site)]);
     // The parent zone, and a domain without a parent's DMARC record.
-    let alone = format!("alone MX 10 mx.{SITE}.\nalone TXT \"v=spf1 a:out.{SITE} -all\"\n");
+    let alone = format!(
+        "ns.client AAAA 2001:db8:53::53\nalone MX 10 mx.{SITE}.\nalone TXT \"v=spf1 a:out.{SITE} -all\"\n"
+    );
     let taker = format!(
         "_report._dmarc.taker TXT none\nreports-taken.{SITE}._report._dmarc.taker TXT v=DMARC1\n"
     );
@@ -287,6 +314,37 @@ fn zones(keys: &Path) -> BTreeMap<String, String> {
     zones.insert("100.51.198.in-addr.arpa".to_owned(), reverse4);
     zones.insert("8.b.d.0.1.0.0.2.ip6.arpa".to_owned(), reverse6);
     zones
+}
+
+/// The zone files of [`NAME_SERVERS`].
+fn name_server_zones() -> BTreeMap<String, String> {
+    let file = |(domain, servers): (&str, &[&str])| {
+        let zone = format!("{domain}.{SITE}");
+        let records = format!(
+            "@ MX 10 mx.{SITE}.\n@ TXT \"v=spf1 ip6:2001:db8:2::1 ip4:198.51.100.1 -all\"\n"
+        );
+        let usual = "@ NS ns.client.example.\n";
+        let servers: String =
+            servers.iter().map(|server| format!("@ NS {server}.{SITE}.\n")).collect();
+        let text = whole_zone(&zone, &records).replace(usual, &servers);
+        (zone, text)
+    };
+    NAME_SERVERS.into_iter().map(file).collect()
+}
+
+/// A name server without zones: it refuses to answer (REFUSED).
+fn lame(lab: &Lab) -> Process {
+    let folder = lab.folder("lame");
+    let listen = Family::ALL.map(|family| format!("{}@53", address(LAME, family))).join(", ");
+    let path = folder.display();
+    let configuration = format!(
+        "server:\n  listen: [ {listen} ]\n  rundir: {path}\ndatabase:\n  storage: {path}\nlog:\n- target: stderr\n  any: info\n"
+    );
+    let file = folder.join("knot.conf");
+    fs::write(&file, configuration).unwrap();
+    let knot = lab.server.spawn(["knotd", "-c", file.to_str().unwrap()]);
+    until("the lame DNS server", || knot.log().contains("server started").then_some(()));
+    knot
 }
 
 /// Zones without a file, for which Knot answers SERVFAIL.
