@@ -2,6 +2,7 @@
 //!
 //! Performs the queries that [`crate::readiness`] requests, many at once, within a time limit.
 
+mod domain_checker;
 pub(super) mod host;
 mod sending;
 
@@ -16,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use self::domain_checker::DomainChecker;
 pub(super) use self::sending::{CheckedHost, check_sending};
 use crate::addr::is_global;
 use crate::app::hostname::hostname;
@@ -29,7 +31,7 @@ use crate::postfix::policy::PolicyAddress;
 use crate::readiness::{
     CheckEvaluation, CheckQuestion, CheckReport, CheckRequest, CheckStatus, CnameAnswer,
     ConnectResult, HostInterface, KnownAnswers, NameServerReply, Origin, PolicyServer,
-    PolicyServerAddress, Survey, ValidatedAnswer, ValidatedType, evaluate,
+    PolicyServerAddress, Survey, ValidatedAnswer, ValidatedType,
 };
 use crate::report::readiness;
 use crate::time::Timestamp;
@@ -46,7 +48,6 @@ const SURVEYS_END: Duration = Duration::from_millis(200);
 const SMTP: u16 = 25;
 
 pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let start = Instant::now();
     let dns = Dns::for_domain_check(args.network.dns, args.network.timeout.min(DNS_TIMEOUT))
         .context("--dns")?;
     let request = request(args).await?;
@@ -54,17 +55,8 @@ pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Some((name, _)) => name.to_string(),
         None => hostname("--helo")?,
     };
-    let timeout = args.network.timeout;
-    let deadline = start + timeout * TOTAL;
-    let survey = SurveySettings {
-        hostname,
-        port: SMTP,
-        timeout,
-        deadline: deadline - SURVEYS_END,
-        tls: survey_tls()?,
-    };
-    let sources = QuerySources { dns, survey };
-    let mut report = check(evaluate, &request, sources, deadline).await;
+    let checker = DomainChecker::new(dns, hostname, args.network.timeout)?;
+    let mut report = checker.check(&request).await;
     report.ignore(&args.ignore);
     let text = match args.format {
         OutputFormat::Text => readiness::text(&request, &report, args.all),
