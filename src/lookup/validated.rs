@@ -13,8 +13,8 @@ use super::dns::Dns;
 use super::dns_exchange::{exchange, query};
 use crate::policy::facts::{DomainName, Reason};
 use crate::readiness::{
-    ExtendedError, TlsaRecord, ValidatedAnswer, ValidatedOutcome, ValidatedRecord, ValidatedType,
-    ValidationFailure,
+    CaaRecord, ExtendedError, TlsaRecord, ValidatedAnswer, ValidatedOutcome, ValidatedRecord,
+    ValidatedType, ValidationFailure,
 };
 use crate::time::Timestamp;
 
@@ -75,6 +75,7 @@ const fn record_type(kind: ValidatedType) -> RecordType {
         ValidatedType::Soa => RecordType::SOA,
         ValidatedType::Ns => RecordType::NS,
         ValidatedType::Tlsa => RecordType::TLSA,
+        ValidatedType::Caa => RecordType::CAA,
     }
 }
 
@@ -141,6 +142,11 @@ fn record(data: &RData) -> Option<ValidatedRecord> {
     Some(match data {
         RData::NS(host) => ValidatedRecord::NameServer(host.0.clone().into()),
         RData::TLSA(tlsa) => ValidatedRecord::Tlsa(tlsa_record(tlsa)),
+        RData::CAA(caa) => ValidatedRecord::Caa(CaaRecord {
+            is_critical: caa.issuer_critical,
+            tag: caa.tag.clone(),
+            value: caa.value.clone(),
+        }),
         _ => return None,
     })
 }

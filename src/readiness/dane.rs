@@ -72,7 +72,7 @@ fn tlsa_records(answer: &ValidatedAnswer) -> Vec<&TlsaRecord> {
         .iter()
         .filter_map(|record| match record {
             ValidatedRecord::Tlsa(record) => Some(record),
-            ValidatedRecord::NameServer(_) => None,
+            ValidatedRecord::NameServer(_) | ValidatedRecord::Caa(_) => None,
         })
         .collect()
 }

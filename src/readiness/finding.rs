@@ -69,6 +69,8 @@ checks! {
     DnsSignatures "dns_signatures" Dns,
     /// The domain's name servers answer over IPv6.
     NameServers "name_servers" Dns,
+    /// The authorities that may issue certificates of an exchange.
+    Caa "caa" Dns,
     /// A connection to port 25.
     SmtpConnect "smtp_connect" Smtp,
     /// The greeting, and how fast it comes.

@@ -8,6 +8,7 @@
 //! fail. RFC 5321 §5.1 and RFC 7505 for MX, RFC 4035 for signatures, RFC 7672 for DANE, RFC 8601 §2.7.3 for reverse names, RFC 7208 for SPF, RFC 6376 for DKIM,
 //! RFC 9989 for DMARC.
 
+mod caa;
 mod dane;
 mod dkim;
 mod dmarc;
@@ -49,8 +50,8 @@ pub use self::survey::{
     SurveyResult, TlsAttempt, TlsSurvey,
 };
 pub use self::validated::{
-    ExtendedError, TlsaRecord, ValidatedAnswer, ValidatedOutcome, ValidatedRecord, ValidatedType,
-    ValidationFailure,
+    CaaRecord, ExtendedError, TlsaRecord, ValidatedAnswer, ValidatedOutcome, ValidatedRecord,
+    ValidatedType, ValidationFailure,
 };
 
 /// The result of an evaluation.
@@ -98,6 +99,7 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
     let hosts = mx::check(request, known, &mut findings);
     dns_signatures::check(&request.domain, &hosts, known, &mut findings);
     name_servers::check(&request.domain, known, &mut findings);
+    caa::check(&hosts, known, &mut findings);
     smtp::check(&hosts, known, &mut findings);
     dane::check(&request.domain, &hosts, known, &mut findings);
     mtu::check(&hosts, request, known, &mut findings);

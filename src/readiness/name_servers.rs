@@ -75,7 +75,7 @@ fn hosts(
         .iter()
         .filter_map(|record| match record {
             ValidatedRecord::NameServer(host) => Some(host.clone()),
-            ValidatedRecord::Tlsa(_) => None,
+            ValidatedRecord::Tlsa(_) | ValidatedRecord::Caa(_) => None,
         })
         .collect();
     hosts.sort();

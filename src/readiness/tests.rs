@@ -1,5 +1,6 @@
 //! Tables of DNS records and surveys, and the findings that follow.
 
+mod caa;
 mod dane;
 mod dns;
 mod name_servers;

@@ -13,6 +13,7 @@ labels! {
         Soa = "SOA",
         Ns = "NS",
         Tlsa = "TLSA",
+        Caa = "CAA",
     }
 }
 
@@ -63,6 +64,7 @@ pub struct ExtendedError {
 pub enum ValidatedRecord {
     NameServer(DomainName),
     Tlsa(TlsaRecord),
+    Caa(CaaRecord),
 }
 
 /// RFC 6698 §2.1
@@ -72,6 +74,15 @@ pub struct TlsaRecord {
     pub selector: u8,
     pub matching: u8,
     pub data: Vec<u8>,
+}
+
+/// RFC 8659 §4.1
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaaRecord {
+    /// Authorities must not issue if they do not know the tag.
+    pub is_critical: bool,
+    pub tag: String,
+    pub value: Vec<u8>,
 }
 
 impl ValidatedAnswer {

@@ -3,6 +3,7 @@
 //! Lines `name SOA STATE [ZONE [CANONICAL NAME]]` with the state `verified`, `unsigned`, `unlinked` (signed without DS), `bogus` (with the code of the
 //! extended error instead of a zone), `unchecked` (SERVFAIL, but an answer with CD) or `!servfail`.
 
+use super::caa::caa_record;
 use super::dane::tlsa_record;
 use super::{Zone, faults, name, request};
 use crate::policy::facts::{DomainName, Reason};
@@ -28,6 +29,10 @@ impl Zone {
         };
         if kind == ValidatedType::Ns && !states.is_empty() {
             return name_servers(owner, states);
+        }
+        if kind == ValidatedType::Caa && !states.is_empty() {
+            let records = states.iter().map(|text| ValidatedRecord::Caa(caa_record(text)));
+            return unsigned(owner, records.collect());
         }
         let is_record = |state: &String| state.split(' ').count() == 5;
         if kind == ValidatedType::Tlsa && states.iter().any(is_record) {
@@ -58,9 +63,12 @@ impl Zone {
 }
 
 fn name_servers(owner: &DomainName, hosts: &[String]) -> ValidatedAnswer {
-    let records = hosts.iter().map(|host| ValidatedRecord::NameServer(name(host)));
+    unsigned(owner, hosts.iter().map(|host| ValidatedRecord::NameServer(name(host))).collect())
+}
+
+fn unsigned(owner: &DomainName, records: Vec<ValidatedRecord>) -> ValidatedAnswer {
     ValidatedAnswer {
-        outcome: ValidatedOutcome::Records(records.collect()),
+        outcome: ValidatedOutcome::Records(records),
         is_authentic: false,
         is_signed: false,
         zone: None,

@@ -87,6 +87,36 @@ pub(crate) const CASES: &[Case] = &[
     case("ns-one-silent", "", "", &["warn name_servers"]),
     case("ns-lame", "", "", &["warn name_servers"]),
     case("ns-one-lame", "", "", &["warn name_servers"]),
+    // Authorities
+    case("caa", zone!(good "^ CAA 0 issue \"ca.example\""), "", &[]),
+    case(
+        "caa-mx",
+        zone!(spf "^ MX 10 caa-named" "caa-named A 198.51.100.25" "caa-named AAAA 2001:db8:2::25"
+            "caa-named CAA 0 issue \"ca.example; account=7\""),
+        "",
+        &[],
+    ),
+    case(
+        "caa-nobody",
+        zone!(spf "^ MX 10 caa-none" "caa-none A 198.51.100.25" "caa-none AAAA 2001:db8:2::25"
+            "caa-none CAA 0 issue \";\""),
+        "",
+        &["warn caa"],
+    ),
+    case(
+        "caa-malformed",
+        zone!(spf "^ MX 10 caa-odd" "caa-odd A 198.51.100.25" "caa-odd AAAA 2001:db8:2::25"
+            "caa-odd CAA 0 issue \"Our Own CA\""),
+        "",
+        &["warn caa"],
+    ),
+    case(
+        "caa-critical",
+        zone!(spf "^ MX 10 caa-tag" "caa-tag A 198.51.100.25" "caa-tag AAAA 2001:db8:2::25"
+            "caa-tag CAA 128 isue \"ca.example\""),
+        "",
+        &["warn caa"],
+    ),
     // Port 25
     case("silent6", zone!(spf "^ MX 10 silent6"), "", &["fail smtp_connect", "fail smtp_families"]),
     case(
