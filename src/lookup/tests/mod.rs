@@ -7,6 +7,7 @@ mod probe;
 mod redis_store;
 mod resolver;
 mod service;
+mod validated;
 mod vantage;
 mod zone_file;
 
