@@ -1,6 +1,6 @@
 //! Arguments of `gatepost check`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,7 +9,7 @@ use super::OutputFormat;
 use super::network::NetworkArgs;
 use super::value::domain;
 use crate::policy::facts::DomainName;
-use crate::readiness::{CheckName, CheckStatus};
+use crate::readiness::{CheckName, CheckStatus, Control};
 
 pub(super) const CHECK_EXIT: &str = "Exit status, by the worst finding: 0 if every check passes, 3 for warnings, 4 if a check \
     cannot be completed, 1 if a check fails. 2 if the command cannot run.";
@@ -24,6 +24,14 @@ fn check_name(text: &str) -> Result<CheckName, String> {
         });
         format!("no check has this name; did you mean {}?", near.copied().unwrap_or_default())
     })
+}
+
+fn control(text: &str) -> Result<Control, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(Control::Address(address.to_canonical()));
+    }
+    let wrong = "write a host name or an address, such as mx.example.net or 2001:db8::25";
+    DomainName::parse(text).map(Control::Name).ok_or_else(|| wrong.to_owned())
 }
 
 fn level(text: &str) -> Result<CheckStatus, String> {
@@ -53,9 +61,25 @@ pub struct CheckArgs {
     /// Directory of main.cf [default: postconf(1)'s own].
     #[arg(long, value_name = "DIR", requires = "postfix")]
     pub postfix_config: Option<PathBuf>,
-    /// Configuration file of the gateway: Postfix must ask the policy service of its `[postfix]` section.
-    #[arg(long, short, value_name = "FILE", requires = "postfix")]
+    /// Configuration file of this host's gateway, whose closed doors are named; with --postfix also whether Postfix asks the policy
+    /// service of its `[postfix]` section.
+    #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Host known to answer on port 25, by which the check tells a filter of this host's network from one at the domain, for each
+    /// family of its addresses; repeatable. It sees a connection that leaves after its greeting.
+    #[arg(long = "control", value_name = "HOST", value_parser = control)]
+    pub controls: Vec<Control>,
+    // As `help`, because rustdoc takes the brackets in a doc comment for a link.
+    #[arg(
+        help = "Address of a gatepost vantage elsewhere, such as [2001:db8::9]:9626, that looks from outside",
+        long,
+        value_name = "ADDR:PORT",
+        requires = "vantage_key"
+    )]
+    pub vantage: Option<SocketAddr>,
+    /// File with the key of the vantage.
+    #[arg(long, value_name = "FILE", requires = "vantage")]
+    pub vantage_key: Option<PathBuf>,
     #[command(flatten)]
     pub network: NetworkArgs,
     /// Also print what passes.

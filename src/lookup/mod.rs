@@ -38,7 +38,7 @@ pub use self::dns::{Dns, DnsError, parse_server};
 pub use self::exchanges::exchange_addresses;
 pub use self::host_names::{HostLookup, HostNames};
 pub use self::passive_dns::{MAX_BYTES, PassiveDns, ServerNames};
-pub use self::probe::{SurveySettings, SurveyTls, survey};
+pub use self::probe::{SurveySettings, SurveyTls, answers, survey};
 pub use self::redis_store::check_redis_url;
 pub use self::service::{LookupError, LookupService};
 pub use self::settings::{CacheLimits, LookupSettings, ProbeSettings, Ttls};

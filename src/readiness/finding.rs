@@ -73,6 +73,8 @@ checks! {
     Caa "caa" Dns,
     /// A connection to port 25.
     SmtpConnect "smtp_connect" Smtp,
+    /// A connection from outside, as the vantage sees it.
+    SmtpReach "smtp_reach" Smtp,
     /// The greeting, and how fast it comes.
     SmtpGreeting "smtp_greeting" Smtp,
     /// The reply to EHLO.

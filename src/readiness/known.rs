@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use super::name_server_reply::NameServerReply;
 use super::survey::Survey;
+use super::own_network::OutsideView;
+use super::survey::{ConnectResult, Survey};
 use super::validated::{ValidatedAnswer, ValidatedType};
 use crate::addr::Family;
 use crate::policy::facts::{
@@ -22,6 +24,10 @@ pub enum CheckQuestion {
     Validated(DomainName, ValidatedType),
     /// SOA of the zone, from the name server at this address.
     NameServer(IpAddr, DomainName),
+    /// Whether an address of a control answers on port 25.
+    Control(IpAddr),
+    /// What the vantage sees of the domain's exchanges.
+    Outside(Family),
     /// Greeting, EHLO, large segments and TLS at port 25 of an address of the exchange.
     Survey(IpAddr, DomainName),
 }
@@ -41,6 +47,8 @@ pub struct KnownAnswers {
     cnames: BTreeMap<DomainName, CnameAnswer>,
     validated: BTreeMap<(DomainName, ValidatedType), ValidatedAnswer>,
     name_servers: BTreeMap<(IpAddr, DomainName), NameServerReply>,
+    controls: BTreeMap<IpAddr, ConnectResult>,
+    outside: BTreeMap<Family, OutsideView>,
     surveys: BTreeMap<(IpAddr, DomainName), Survey>,
     missing: RefCell<BTreeSet<CheckQuestion>>,
 }
@@ -65,6 +73,14 @@ impl KnownAnswers {
 
     pub fn insert_name_server(&mut self, server: IpAddr, zone: DomainName, reply: NameServerReply) {
         self.name_servers.insert((server, zone), reply);
+    }
+
+    pub fn insert_control(&mut self, address: IpAddr, reached: ConnectResult) {
+        self.controls.insert(address, reached);
+    }
+
+    pub fn insert_outside(&mut self, family: Family, view: OutsideView) {
+        self.outside.insert(family, view);
     }
 
     pub fn insert_survey(&mut self, address: IpAddr, exchange: DomainName, survey: Survey) {
@@ -98,6 +114,16 @@ impl KnownAnswers {
     ) -> Option<&NameServerReply> {
         let found = self.name_servers.get(&(server, zone.clone()));
         self.or_missing(found, || CheckQuestion::NameServer(server, zone.clone()))
+    }
+
+    pub(super) fn control(&self, address: IpAddr) -> Option<ConnectResult> {
+        let found = self.controls.get(&address).copied();
+        self.or_missing(found, || CheckQuestion::Control(address))
+    }
+
+    pub(super) fn outside(&self, family: Family) -> Option<&OutsideView> {
+        let found = self.outside.get(&family);
+        self.or_missing(found, || CheckQuestion::Outside(family))
     }
 
     pub(super) fn survey(&self, address: IpAddr, exchange: &DomainName) -> Option<&Survey> {

@@ -20,6 +20,7 @@ mod mtu;
 mod mx;
 mod name_server_reply;
 mod name_servers;
+mod own_network;
 mod policy_server;
 mod postconf;
 mod postfix;
@@ -41,10 +42,11 @@ pub use self::finding::{
 pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers};
 use self::mx::MxHost;
 pub use self::name_server_reply::NameServerReply;
+pub use self::own_network::{OutsideResult, OutsideView};
 pub use self::policy_server::{PolicyServer, PolicyServerAddress, PolicyServerError};
 pub use self::postconf::{PARAMETERS, Postfix, RESTRICTIONS};
 pub use self::postfix::{InstalledParts, install_commands};
-pub use self::request::{CheckRequest, HostInterface, Origin, UnsuitableSender};
+pub use self::request::{CheckRequest, Control, HostInterface, Origin, UnsuitableSender};
 pub use self::survey::{
     CertificateTrust, ConnectResult, LargeProbe, NetworkPath, ServerTls, Survey, SurveyReply,
     SurveyResult, TlsAttempt, TlsSurvey,
@@ -100,7 +102,7 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
     dns_signatures::check(&request.domain, &hosts, known, &mut findings);
     name_servers::check(&request.domain, known, &mut findings);
     caa::check(&hosts, known, &mut findings);
-    smtp::check(&hosts, known, &mut findings);
+    smtp::check(&hosts, request, known, &mut findings);
     dane::check(&request.domain, &hosts, known, &mut findings);
     mtu::check(&hosts, request, known, &mut findings);
     let judges_senders = judges_senders(request, &hosts, known);

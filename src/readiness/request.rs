@@ -1,12 +1,14 @@
 //! The scope of a domain check.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::known::KnownAnswers;
 use super::policy_server::PolicyServer;
 use super::postconf::Postfix;
+use crate::addr::Family;
 use crate::label::labels;
 use crate::policy::facts::DomainName;
 
@@ -25,8 +27,32 @@ pub struct CheckRequest {
     pub interfaces: Vec<HostInterface>,
     /// The Postfix of this host; `None` skips its checks.
     pub postfix: Option<Postfix>,
+    /// Hosts known to answer on port 25, each over the families of its addresses.
+    pub controls: Vec<Control>,
+    /// The vantage that is asked, as `address:port`; `None` asks none.
+    pub vantage: Option<SocketAddr>,
+    /// The doors that this host's gateway has closed, and why; a sentence without a full stop.
+    pub closed_doors: BTreeMap<Family, String>,
     /// The policy service that Postfix should ask, if known.
     pub policy_server: Option<PolicyServer>,
+}
+
+/// A host that is known to answer on port 25.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    Name(DomainName),
+    Address(IpAddr),
+}
+
+impl Control {
+    /// Of a family; none if the lookup failed. `None` while that is not known.
+    pub(super) fn addresses(&self, family: Family, known: &KnownAnswers) -> Option<Vec<IpAddr>> {
+        Some(match self {
+            Self::Address(ip) if Family::of(*ip) == family => vec![*ip],
+            Self::Address(_) => Vec::new(),
+            Self::Name(name) => known.addresses(name, family)?.unwrap_or_default(),
+        })
+    }
 }
 
 labels! {

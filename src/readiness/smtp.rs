@@ -9,6 +9,8 @@ use std::time::Duration;
 use super::finding::{CheckName, FindingList, ServerMeasurement};
 use super::known::KnownAnswers;
 use super::mx::MxHost;
+use super::own_network::{Egress, OutsideResult, egress, is_own, outside};
+use super::request::CheckRequest;
 use super::survey::{ConnectResult, Survey, SurveyReply, SurveyResult};
 use super::tls;
 use crate::addr::Family;
@@ -18,25 +20,42 @@ use crate::policy::facts::DomainName;
 /// A slower reply is a warning. postscreen(8) waits six seconds by default.
 const SLOW: Duration = Duration::from_secs(7);
 
-pub(super) fn check(hosts: &[MxHost], known: &KnownAnswers, findings: &mut FindingList) {
+pub(super) fn check(
+    hosts: &[MxHost],
+    request: &CheckRequest,
+    known: &KnownAnswers,
+    findings: &mut FindingList,
+) {
     let surveys: Vec<(&MxHost, IpAddr, &Survey)> = hosts
         .iter()
         .flat_map(|host| host.addresses.iter().map(move |ip| (host, *ip)))
         .filter_map(|(host, ip)| Some((host, ip, known.survey(ip, &host.name)?)))
         .collect();
-    // If no server responds, the fault may be on this side.
-    let any_connected =
-        surveys.iter().any(|(.., survey)| matches!(survey.reached, ConnectResult::Connected(_)));
+    // A fault may be on this side.
+    let egress = Family::ALL.map(|family| egress(family, hosts, request, known));
+    let [Some(v4), Some(v6)] = egress else { return };
+    let egress = |family| match family {
+        Family::Ipv4 => &v4,
+        Family::Ipv6 => &v6,
+    };
     // The comparison of the families comes first in the report: it is the summary.
     for host in hosts {
-        compare_families(host, known, findings);
+        if request.closed_doors.is_empty() {
+            compare_families(host, known, [&v6, &v4], findings);
+        }
     }
     for (host, ip, survey) in &surveys {
         let other = Family::of(*ip).other();
         let other_greets =
             host.of(other).any(|ip| known.survey(ip, &host.name).is_some_and(greets));
         let other_greets = other_greets.then_some(other);
-        check_server(host, *ip, survey, any_connected, other_greets, findings);
+        check_reach(host, *ip, survey, request, known, findings);
+        let door = request.closed_doors.get(&Family::of(*ip));
+        if let Some(why) = door.filter(|_| !greets(survey)) {
+            door_is_closed(host, *ip, why, findings);
+            continue;
+        }
+        check_server(host, *ip, survey, egress(Family::of(*ip)), other_greets, findings);
     }
 }
 
@@ -70,7 +89,7 @@ fn check_server(
     host: &MxHost,
     ip: IpAddr,
     survey: &Survey,
-    any_connected: bool,
+    egress: &Egress,
     other_greets: Option<Family>,
     findings: &mut FindingList,
 ) {
@@ -80,13 +99,19 @@ fn check_server(
         ConnectResult::Connected(took) => {
             findings.pass(check, &about, format!("connected in {}", duration(took)));
         }
+        ConnectResult::Refused | ConnectResult::NoResponse(_)
+            if matches!(egress, Egress::Blocked(_)) =>
+        {
+            blocked_here(&about, ip, egress, findings);
+            return;
+        }
         ConnectResult::Refused => {
             let advice =
                 "Let the server listen on port 25 of this address, and let firewalls pass it.";
             findings.fail(check, &about, "connection refused", advice);
             return;
         }
-        ConnectResult::NoResponse(after) if any_connected => {
+        ConnectResult::NoResponse(after) if *egress == Egress::Open => {
             let seen = format!("no answer to the SYN in {}", duration(after));
             let advice = "Find the firewall, appliance or wrong route that drops SYNs to port 25 of this address. If it \
                           cannot be repaired, remove the record: each sender waits for a timeout.";
@@ -94,9 +119,15 @@ fn check_server(
             return;
         }
         ConnectResult::NoResponse(after) => {
-            let seen = format!("no answer in {}, nor from any other exchange", duration(after));
-            let advice =
-                "Run this from a host that may send mail: many networks block outgoing port 25.";
+            let family = family_name(Family::of(ip));
+            let seen = format!(
+                "no answer in {}, and nothing shows that connections to port 25 leave this network over {family}",
+                duration(after)
+            );
+            let advice = format!(
+                "Name a host that is known to answer over {family} with --control HOST, or run this from a host that may send mail: \
+                 many networks block outgoing port 25."
+            );
             findings.unknown(check, &about, seen, advice);
             return;
         }
@@ -136,6 +167,79 @@ fn check_server(
         let advice =
             "Configure a certificate for this address (Postfix: smtpd_tls_security_level = may).";
         findings.warn(check, &about, "no STARTTLS: mail is not encrypted", advice);
+    }
+}
+
+/// The server need not be at fault, and its records neither.
+fn door_is_closed(host: &MxHost, ip: IpAddr, why: &str, findings: &mut FindingList) {
+    let about = format!("{} {ip}", host.name);
+    let family = Family::of(ip);
+    let seen = format!("gatepost's door is closed for {}: {why}", family_name(family));
+    let advice = format!(
+        "Correct the cause; `gatepost door` says when it opens by itself, and `gatepost door {family} open` opens it now."
+    );
+    findings.fail(CheckName::SmtpConnect, about, seen, advice);
+}
+
+/// No control answers either, so nothing follows about the server.
+fn blocked_here(about: &str, ip: IpAddr, egress: &Egress, findings: &mut FindingList) {
+    let Egress::Blocked(controls) = egress else { return };
+    let family = family_name(Family::of(ip));
+    let controls: Vec<String> = controls.iter().map(ToString::to_string).collect();
+    let seen = format!(
+        "not reached, and neither is the control {}: this host's network blocks port 25 over {family}",
+        controls.join(", ")
+    );
+    let advice = format!(
+        "Run this from a host that may send mail over {family}, or ask a vantage with --vantage. The records may be right."
+    );
+    findings.unknown(CheckName::SmtpConnect, about, seen, advice);
+}
+
+/// Whether the address is reached from outside, as far as a vantage or the place of this host tells.
+fn check_reach(
+    host: &MxHost,
+    ip: IpAddr,
+    survey: &Survey,
+    request: &CheckRequest,
+    known: &KnownAnswers,
+    findings: &mut FindingList,
+) {
+    let about = format!("{} {ip}", host.name);
+    let check = CheckName::SmtpReach;
+    let is_own = is_own(ip, request);
+    let Some(outside) = outside(ip, request, known) else { return };
+    let vantage = request.vantage.map(|address| address.to_string()).unwrap_or_default();
+    match outside {
+        Some(Ok(OutsideResult::Greeted)) => {
+            findings.pass(check, &about, format!("the vantage at {vantage} gets a greeting"));
+        }
+        Some(Ok(OutsideResult::NotReached(why))) => {
+            let from_here = match survey.reached {
+                ConnectResult::Connected(_) if is_own => ", only from inside this host",
+                ConnectResult::Connected(_) => ", only from here",
+                _ => "",
+            };
+            let seen = format!("the vantage at {vantage} does not reach it ({why}){from_here}");
+            let advice = "Let firewalls and filters on the way pass port 25 of this address, and let the server listen on it.";
+            findings.fail(check, &about, seen, advice);
+        }
+        Some(Ok(OutsideResult::Unknown)) => {
+            let seen = format!("the vantage at {vantage} knows nothing of this address");
+            let advice = "Compare the DNS answers there with those here, and the vantage's own connection of this family.";
+            findings.unknown(check, &about, seen, advice);
+        }
+        Some(Err(why)) => {
+            let advice = "Correct the address, the key or the list of domains of the vantage, or leave --vantage out.";
+            findings.unknown(check, &about, why, advice);
+        }
+        None if is_own => {
+            let seen = "this host's own address: it is reached inside the host, which shows nothing of the way from outside";
+            let advice = "Run this on a host elsewhere, or have a `gatepost vantage` elsewhere look: --vantage ADDR:PORT \
+                          --vantage-key FILE.";
+            findings.unknown(check, &about, seen, advice);
+        }
+        None => {}
     }
 }
 
@@ -262,8 +366,13 @@ fn are_related(one: &DomainName, other: &DomainName) -> bool {
     top(one) == top(other)
 }
 
-/// Compares the two families of one exchange.
-fn compare_families(host: &MxHost, known: &KnownAnswers, findings: &mut FindingList) {
+/// Compares the two families of one exchange. `egress` is that of IPv6 and of IPv4.
+fn compare_families(
+    host: &MxHost,
+    known: &KnownAnswers,
+    egress: [&Egress; 2],
+    findings: &mut FindingList,
+) {
     let surveys = |family| {
         let found: Option<Vec<&Survey>> =
             host.of(family).map(|ip| known.survey(ip, &host.name)).collect();
@@ -272,6 +381,14 @@ fn compare_families(host: &MxHost, known: &KnownAnswers, findings: &mut FindingL
     let (Some(v6), Some(v4)) = (surveys(Family::Ipv6), surveys(Family::Ipv4)) else { return };
     let check = CheckName::SmtpFamilies;
     let works = |of: &[&Survey]| of.iter().any(|survey| is_ready(survey));
+    // The fault may be on this side.
+    let hidden = |of: &[&Survey], egress: &Egress| {
+        of.iter().all(|one| match one.reached {
+            ConnectResult::NoResponse(_) => *egress != Egress::Open,
+            ConnectResult::Refused => matches!(egress, Egress::Blocked(_)),
+            _ => false,
+        })
+    };
     let no_response =
         |of: &[&Survey]| of.iter().all(|one| matches!(one.reached, ConnectResult::NoResponse(_)));
     let not_tested = |of: &[&Survey]| {
@@ -327,6 +444,8 @@ fn compare_families(host: &MxHost, known: &KnownAnswers, findings: &mut FindingL
             }
         }
         _ if not_tested(&v6) || not_tested(&v4) => {}
+        (false, true) if hidden(&v6, egress[0]) => {}
+        (true, false) if hidden(&v4, egress[1]) => {}
         (false, true) if no_response(&v6) => {
             let seen = "no response over IPv6 while IPv4 works: a filter probably drops IPv6";
             let advice = "Open port 25 over IPv6 on the whole path, and let ICMPv6 pass (RFC 4890). Until then remove \

@@ -133,6 +133,9 @@ mod tests {
             selectors: Vec::new(),
             interfaces: Vec::new(),
             postfix: None,
+            controls: Vec::new(),
+            vantage: None,
+            closed_doors: std::collections::BTreeMap::new(),
             policy_server: None,
         };
         let report = CheckReport { findings, ..CheckReport::default() };

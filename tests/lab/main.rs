@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         docs::TESTS,
         domain_check::TESTS,
         domain_check::dnssec::TESTS,
+        domain_check::own_network::TESTS,
         domain_check::postfix::TESTS,
         door::TESTS,
         door_evidence::TESTS,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{QuerySources, SMTP, SURVEYS_END, TOTAL, check, survey_tls};
+use super::{OutsideObserver, QuerySources, SMTP, SURVEYS_END, TOTAL, check, survey_tls};
 use crate::lookup::{Dns, SurveySettings};
 use crate::readiness::{CheckReport, CheckRequest, evaluate};
 
@@ -32,7 +32,14 @@ impl DomainChecker {
             deadline: deadline - SURVEYS_END,
             tls: survey_tls()?,
         };
-        Ok(Self { sources: QuerySources { dns, survey }, deadline })
+        Ok(Self { sources: QuerySources { dns, survey, vantage: None }, deadline })
+    }
+
+    /// Also asks a vantage what it sees from outside.
+    #[must_use]
+    pub(super) fn asking(mut self, vantage: OutsideObserver) -> Self {
+        self.sources.vantage = Some(vantage);
+        self
     }
 
     pub(in crate::app) async fn check(self, request: &CheckRequest) -> CheckReport {

@@ -6,8 +6,9 @@ mod domain_checker;
 pub(super) mod host;
 mod sending;
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,23 +16,26 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub(super) use self::domain_checker::DomainChecker;
 pub(super) use self::sending::{CheckedHost, check_sending};
-use crate::addr::is_global;
+use crate::addr::{Family, is_global};
 use crate::app::hostname::hostname;
 use crate::app::output::print;
+use crate::app::{control_client, door};
 use crate::cli::{CheckArgs, OutputFormat};
 use crate::config::Config;
-use crate::lookup::{Dns, Sources, SurveySettings, SurveyTls, survey};
+use crate::humanize::date_time;
+use crate::lookup::vantage::{DEFAULT_TIMEOUT, Vantage, VantageResult, VantageSettings};
+use crate::lookup::{Dns, Sources, SurveySettings, SurveyTls, answers, survey};
 use crate::policy::facts::{Answer, DomainName, Lookup, LookupResult, Reason, Source};
 use crate::policy::rules::{PolicyStage, RuleMode};
 use crate::postfix::policy::PolicyAddress;
 use crate::readiness::{
     CheckEvaluation, CheckQuestion, CheckReport, CheckRequest, CheckStatus, CnameAnswer,
-    ConnectResult, HostInterface, KnownAnswers, NameServerReply, Origin, PolicyServer,
-    PolicyServerAddress, Survey, ValidatedAnswer, ValidatedType,
+    ConnectResult, HostInterface, KnownAnswers, NameServerReply, Origin, OutsideResult,
+    OutsideView, PolicyServer, PolicyServerAddress, Survey, ValidatedAnswer, ValidatedType,
 };
 use crate::report::readiness;
 use crate::time::Timestamp;
@@ -46,6 +50,8 @@ const TOTAL: u32 = 3;
 /// Surveys end this long before the check, so that the report has what they found.
 const SURVEYS_END: Duration = Duration::from_millis(200);
 const SMTP: u16 = 25;
+/// Time for a running gateway to name its doors.
+const DOORS: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let dns = Dns::for_domain_check(args.network.dns, args.network.timeout.min(DNS_TIMEOUT))
@@ -55,7 +61,10 @@ pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Some((name, _)) => name.to_string(),
         None => hostname("--helo")?,
     };
-    let checker = DomainChecker::new(dns, hostname, args.network.timeout)?;
+    let mut checker = DomainChecker::new(dns, hostname, args.network.timeout)?;
+    if let (Some(address), Some(key)) = (&args.vantage, &args.vantage_key) {
+        checker = checker.asking(vantage(args, *address, key)?);
+    }
     let mut report = checker.check(&request).await;
     report.ignore(&args.ignore);
     let text = match args.format {
@@ -108,8 +117,66 @@ async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
         selectors: args.selectors.clone(),
         interfaces,
         postfix,
+        controls: args.controls.clone(),
+        vantage: args.vantage,
+        closed_doors: closed_doors(args.config.as_deref()).await?,
         policy_server,
     })
+}
+
+/// Of the gateway on this host, if one is running: by its configuration file, or at the default control socket.
+async fn closed_doors(config: Option<&Path>) -> anyhow::Result<BTreeMap<Family, String>> {
+    let socket = control_client::socket(None, config)?;
+    // A host without a gateway has no closed door.
+    let doors =
+        timeout(DOORS, door::doors(&socket)).await.map_or(Vec::new(), Result::unwrap_or_default);
+    let closed = doors.into_iter().filter(|door| door.enforced).filter_map(|door| {
+        let status = door.status.filter(|status| !status.admits)?;
+        let since = date_time(status.since);
+        Some((door.family, format!("{}, since {since} UTC", status.detail)))
+    });
+    Ok(closed.collect())
+}
+
+/// `--vantage`, about the domain of the check.
+fn vantage(args: &CheckArgs, address: SocketAddr, key: &Path) -> anyhow::Result<OutsideObserver> {
+    let domain = args.domain.clone();
+    let settings = VantageSettings {
+        address,
+        key: key.to_owned(),
+        domains: vec![domain.clone()],
+        // A probe at the vantage may take all of its own time.
+        timeout: (args.network.timeout * (TOTAL - 1)).min(DEFAULT_TIMEOUT),
+    };
+    Ok(OutsideObserver { vantage: Vantage::new(&settings, None)?, domain })
+}
+
+/// The vantage, and the domain that it is asked about.
+#[derive(Clone)]
+struct OutsideObserver {
+    vantage: Vantage,
+    domain: DomainName,
+}
+
+impl OutsideObserver {
+    async fn view(&self, family: Family) -> OutsideView {
+        let seen = match self.vantage.probe(&self.domain, family).await {
+            Err(error) => return OutsideView::Failed(error.to_string()),
+            Ok(VantageResult::Unknown(reason)) => {
+                return OutsideView::Failed(format!(
+                    "the vantage's DNS lookup of the exchanges failed ({})",
+                    reason.as_str()
+                ));
+            }
+            Ok(VantageResult::Addresses(seen)) => seen,
+        };
+        let result = |answer| match answer {
+            Answer::Yes(_) => OutsideResult::Greeted,
+            Answer::No(reason, _) => OutsideResult::NotReached(reason.as_str().replace('_', " ")),
+            _ => OutsideResult::Unknown,
+        };
+        OutsideView::Seen(seen.into_iter().map(|one| (one.ip, result(one.answer))).collect())
+    }
 }
 
 /// The addresses from which this host sends, IPv6 first: `bound`, and in a family without one those of which the kernel chooses.
@@ -141,6 +208,7 @@ pub(super) fn policy_server(config: &Config) -> Option<PolicyServer> {
 struct QuerySources {
     dns: Dns,
     survey: SurveySettings,
+    vantage: Option<OutsideObserver>,
 }
 
 /// A query with its answer.
@@ -149,6 +217,8 @@ enum Answered {
     Cname(DomainName, CnameAnswer),
     Validated(DomainName, ValidatedType, ValidatedAnswer),
     NameServer(IpAddr, DomainName, NameServerReply),
+    Control(IpAddr, ConnectResult),
+    Outside(Family, OutsideView),
     Survey(IpAddr, DomainName, Box<Survey>),
 }
 
@@ -171,6 +241,16 @@ impl QuerySources {
             CheckQuestion::NameServer(server, zone) => {
                 let reply = self.dns.ask_name_server(server, &zone).await;
                 Answered::NameServer(server, zone, reply)
+            }
+            CheckQuestion::Control(address) => {
+                Answered::Control(address, answers(address, &self.survey).await)
+            }
+            CheckQuestion::Outside(family) => {
+                let view = match &self.vantage {
+                    Some(vantage) => vantage.view(family).await,
+                    None => OutsideView::Failed("no vantage is named".to_owned()),
+                };
+                Answered::Outside(family, view)
             }
             CheckQuestion::Survey(address, exchange) => {
                 let found = survey(address, &exchange, &self.survey).await;
@@ -197,6 +277,11 @@ impl Answered {
             CheckQuestion::NameServer(server, zone) => {
                 Self::NameServer(server, zone, NameServerReply::OutOfTime)
             }
+            CheckQuestion::Control(address) => Self::Control(address, ConnectResult::OutOfTime),
+            CheckQuestion::Outside(family) => {
+                let why = "the vantage did not answer in the time of the check".to_owned();
+                Self::Outside(family, OutsideView::Failed(why))
+            }
             CheckQuestion::Survey(address, exchange) => {
                 let survey = Survey::only(ConnectResult::OutOfTime);
                 Self::Survey(address, exchange, Box::new(survey))
@@ -210,6 +295,8 @@ impl Answered {
             Self::Cname(name, answer) => known.insert_cname(name, answer),
             Self::Validated(name, kind, answer) => known.insert_validated(name, kind, answer),
             Self::NameServer(server, zone, reply) => known.insert_name_server(server, zone, reply),
+            Self::Control(address, reached) => known.insert_control(address, reached),
+            Self::Outside(family, view) => known.insert_outside(family, view),
             Self::Survey(address, exchange, survey) => {
                 known.insert_survey(address, exchange, *survey);
             }

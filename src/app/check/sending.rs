@@ -53,9 +53,12 @@ pub(in crate::app) async fn check_sending(
         selectors: Vec::new(),
         interfaces,
         postfix,
+        controls: Vec::new(),
+        vantage: None,
+        closed_doors: std::collections::BTreeMap::new(),
         policy_server: None,
     };
-    let sources = QuerySources { dns, survey };
+    let sources = QuerySources { dns, survey, vantage: None };
     let report = check(evaluate_sending, &request, sources, deadline).await;
     Ok((request, report))
 }

@@ -3,6 +3,7 @@
 mod controller;
 mod inbound_evidence;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -25,17 +26,27 @@ pub(super) async fn door(args: DoorArgs) -> anyhow::Result<ExitCode> {
         DoorMode::Auto => OperatorMode::Auto,
     });
     let change = args.family.zip(mode).map(|(family, mode)| DoorChange { family, mode });
-    let mut response = control::request(&socket, &ControlRequest::Door { change }).await?;
-    let mut line = String::new();
-    response.read_line(&mut line).await.context("the gateway closed the connection")?;
+    let line = ask(&socket, change).await?;
     let text = match args.format {
         OutputFormat::Json => line,
-        OutputFormat::Text => {
-            let doors: Vec<DoorReport> =
-                serde_json::from_str(&line).context(control_client::UNREADABLE)?;
-            report::door::doors(&doors)
-        }
+        OutputFormat::Text => report::door::doors(&parse(&line)?),
     };
     print(&format!("{}\n", text.trim_end()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The doors of the gateway at `socket`.
+pub(super) async fn doors(socket: &Path) -> anyhow::Result<Vec<DoorReport>> {
+    parse(&ask(socket, None).await?)
+}
+
+async fn ask(socket: &Path, change: Option<DoorChange>) -> anyhow::Result<String> {
+    let mut response = control::request(socket, &ControlRequest::Door { change }).await?;
+    let mut line = String::new();
+    response.read_line(&mut line).await.context("the gateway closed the connection")?;
+    Ok(line)
+}
+
+fn parse(line: &str) -> anyhow::Result<Vec<DoorReport>> {
+    serde_json::from_str(line).context(control_client::UNREADABLE)
 }

@@ -32,4 +32,4 @@ pub(super) use self::connect::{ConnectError, connect};
 pub(super) use self::large::LARGE_ANSWERED;
 pub(super) use self::prober::{Prober, is_path, null_sender_for};
 pub(super) use self::smtp_client::{ProbeError, ProbeReply, SmtpClient};
-pub use self::survey::{SurveySettings, SurveyTls, survey};
+pub use self::survey::{SurveySettings, SurveyTls, answers, survey};

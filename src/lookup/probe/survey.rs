@@ -71,6 +71,37 @@ pub async fn survey(server: IpAddr, name: &DomainName, settings: &SurveySettings
     Survey { tls: small.tls, path, ..survey }
 }
 
+/// Whether `server` accepts connections: the survey of a host that only has to answer. Waits for its greeting, so that the
+/// server has a client like others in its log.
+pub async fn answers(server: IpAddr, settings: &SurveySettings) -> ConnectResult {
+    match begin(server, settings).await {
+        Ok((stream, took)) => {
+            let mut client = SmtpClient::new(stream, settings.deadline);
+            exchange(&mut client, None, settings.timeout, settings).await;
+            client.quit();
+            ConnectResult::Connected(took)
+        }
+        Err(result) => result,
+    }
+}
+
+/// The connection and the time it took, or why there is none.
+async fn begin(
+    server: IpAddr,
+    settings: &SurveySettings,
+) -> Result<(TcpStream, Duration), ConnectResult> {
+    let began = Instant::now();
+    let address = SocketAddr::new(server, settings.port);
+    let limit = settings.timeout.min(settings.deadline.saturating_duration_since(began));
+    match connect(address, None, limit).await {
+        Ok(stream) => Ok((stream, began.elapsed())),
+        Err(ConnectError::Refused) => Err(ConnectResult::Refused),
+        Err(ConnectError::NoResponse) if limit < settings.timeout => Err(ConnectResult::OutOfTime),
+        Err(ConnectError::NoResponse) => Err(ConnectResult::NoResponse(began.elapsed())),
+        Err(ConnectError::NoRoute | ConnectError::Exhausted) => Err(ConnectResult::NoRoute),
+    }
+}
+
 /// One connection.
 struct Attempt<'a> {
     server: IpAddr,
@@ -81,24 +112,12 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn run(&self) -> Survey {
-        let began = Instant::now();
         let settings = self.settings;
-        let address = SocketAddr::new(self.server, settings.port);
-        let limit = settings.timeout.min(settings.deadline.saturating_duration_since(began));
-        let stream = match connect(address, None, limit).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                return Survey::only(match error {
-                    ConnectError::Refused => ConnectResult::Refused,
-                    ConnectError::NoResponse if limit < settings.timeout => {
-                        ConnectResult::OutOfTime
-                    }
-                    ConnectError::NoResponse => ConnectResult::NoResponse(began.elapsed()),
-                    ConnectError::NoRoute | ConnectError::Exhausted => ConnectResult::NoRoute,
-                });
-            }
+        let (stream, took) = match begin(self.server, settings).await {
+            Ok(connected) => connected,
+            Err(result) => return Survey::only(result),
         };
-        let mut survey = Survey::only(ConnectResult::Connected(began.elapsed()));
+        let mut survey = Survey::only(ConnectResult::Connected(took));
         survey.from = stream.local_addr().ok().map(|own| own.ip());
         let mut client = SmtpClient::new(stream, settings.deadline);
         let for_greeting = settings.timeout * GREETING;

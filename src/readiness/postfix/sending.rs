@@ -162,6 +162,9 @@ mod tests {
                 selectors: Vec::new(),
                 interfaces: vec![interface],
                 postfix: None,
+                controls: Vec::new(),
+                vantage: None,
+                closed_doors: std::collections::BTreeMap::new(),
                 policy_server: None,
             };
             let mut findings = FindingList::default();

@@ -118,7 +118,12 @@ pub(crate) const CASES: &[Case] = &[
         &["warn caa"],
     ),
     // Port 25
-    case("silent6", zone!(spf "^ MX 10 silent6"), "", &["fail smtp_connect", "fail smtp_families"]),
+    case(
+        "silent6",
+        zone!(spf "^ MX 10 silent6"),
+        "--control=mx.ready.example",
+        &["fail smtp_connect", "fail smtp_families"],
+    ),
     case(
         "silent",
         zone!(spf "^ MX 10 silent"),

@@ -3,6 +3,7 @@
 mod cases;
 mod dane;
 pub(crate) mod dnssec;
+pub(crate) mod own_network;
 mod page;
 pub(crate) mod postfix;
 mod signed_zones;
@@ -12,7 +13,7 @@ use std::thread;
 
 use crate::harness::tests;
 use crate::support::world::KNOT;
-use crate::support::{Lab, until};
+use crate::support::{Host, Lab, until};
 use cases::{CASES, Case, HERE};
 use serde_json::Value;
 use site::{NOBODY, SENDERS, SITE, Site};
@@ -32,11 +33,15 @@ struct Checked {
 
 /// Runs the command where the site's authority is trusted.
 fn check(lab: &Lab, words: &[&str]) -> Checked {
+    check_on(lab, &lab.gateway, words)
+}
+
+/// The same on another host.
+fn check_on(lab: &Lab, host: &Host, words: &[&str]) -> Checked {
     // A check takes at most three times its timeout.
     let trusted = format!("SSL_CERT_FILE={}", site::trusted(lab).display());
-    let output = lab
-        .gateway
-        .output(["env", &trusted, "timeout", "60", GATEPOST, "check"].iter().chain(words));
+    let output =
+        host.output(["env", &trusted, "timeout", "60", GATEPOST, "check"].iter().chain(words));
     Checked {
         printed: String::from_utf8(output.stdout).unwrap(),
         complained: String::from_utf8_lossy(&output.stderr).into_owned(),

@@ -1,0 +1,91 @@
+//! What this host's own network lets the check see: a host that does not answer may be one that this network hides.
+//!
+//! Many networks drop outgoing connections to port 25, often of one family only. A control, a host that is known to answer,
+//! tells the two apart; so does a vantage, which looks from another network. An exchange that is this host itself is reached
+//! inside it, whatever lies on the way from outside.
+
+use std::net::IpAddr;
+
+use super::known::KnownAnswers;
+use super::mx::MxHost;
+use super::request::CheckRequest;
+use super::survey::ConnectResult;
+use crate::addr::Family;
+
+/// Whether connections of a family to port 25 leave this host's network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Egress {
+    Open,
+    /// No control answers: these were asked.
+    Blocked(Vec<IpAddr>),
+    NotKnown,
+}
+
+/// What the vantage saw of the exchanges over one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutsideView {
+    Seen(Vec<(IpAddr, OutsideResult)>),
+    /// Why there is no result; a sentence without a full stop.
+    Failed(String),
+}
+
+/// What came of its connection to one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutsideResult {
+    Greeted,
+    /// Why not, in the words of the vantage.
+    NotReached(String),
+    Unknown,
+}
+
+/// `None` while that is not known.
+pub(super) fn egress(
+    family: Family,
+    hosts: &[MxHost],
+    request: &CheckRequest,
+    known: &KnownAnswers,
+) -> Option<Egress> {
+    let mut asked = Vec::new();
+    for control in &request.controls {
+        for ip in control.addresses(family, known)? {
+            match known.control(ip)? {
+                ConnectResult::Connected(_) => return Some(Egress::Open),
+                ConnectResult::NoResponse(_) | ConnectResult::Refused => asked.push(ip),
+                ConnectResult::NoRoute | ConnectResult::OutOfTime => {}
+            }
+        }
+    }
+    // An exchange elsewhere is as good as a control.
+    for host in hosts {
+        for ip in host.of(family).filter(|ip| !is_own(*ip, request)) {
+            if let ConnectResult::Connected(_) = known.survey(ip, &host.name)?.reached {
+                return Some(Egress::Open);
+            }
+        }
+    }
+    Some(if asked.is_empty() { Egress::NotKnown } else { Egress::Blocked(asked) })
+}
+
+/// Whether `ip` is an address of this host.
+pub(super) fn is_own(ip: IpAddr, request: &CheckRequest) -> bool {
+    let own = request.interfaces.iter().flat_map(|interface| &interface.addresses);
+    own.map(ipnet::IpNet::addr).any(|own| own == ip)
+}
+
+/// The result for one address, or why the vantage has none. Without a vantage there is nothing to know.
+pub(super) fn outside(
+    ip: IpAddr,
+    request: &CheckRequest,
+    known: &KnownAnswers,
+) -> Option<Option<Result<OutsideResult, String>>> {
+    if request.vantage.is_none() {
+        return Some(None);
+    }
+    Some(Some(match known.outside(Family::of(ip))? {
+        OutsideView::Failed(why) => Err(why.clone()),
+        OutsideView::Seen(seen) => {
+            let of_ip = seen.iter().find(|(address, _)| *address == ip);
+            Ok(of_ip.map_or(OutsideResult::Unknown, |(_, result)| result.clone()))
+        }
+    }))
+}
