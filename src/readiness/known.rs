@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::name_server_reply::NameServerReply;
-use super::survey::Survey;
-use super::own_network::OutsideView;
+use super::outside_view::OutsideView;
 use super::survey::{ConnectResult, Survey};
 use super::validated::{ValidatedAnswer, ValidatedType};
 use crate::addr::Family;

@@ -20,6 +20,7 @@ mod mtu;
 mod mx;
 mod name_server_reply;
 mod name_servers;
+mod outside_view;
 mod own_network;
 mod policy_server;
 mod postconf;
@@ -42,7 +43,7 @@ pub use self::finding::{
 pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers};
 use self::mx::MxHost;
 pub use self::name_server_reply::NameServerReply;
-pub use self::own_network::{OutsideResult, OutsideView};
+pub use self::outside_view::{OutsideResult, OutsideView};
 pub use self::policy_server::{PolicyServer, PolicyServerAddress, PolicyServerError};
 pub use self::postconf::{PARAMETERS, Postfix, RESTRICTIONS};
 pub use self::postfix::{InstalledParts, install_commands};

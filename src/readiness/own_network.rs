@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use super::known::KnownAnswers;
 use super::mx::MxHost;
-use super::request::CheckRequest;
+use super::outside_view::{OutsideResult, OutsideView};
+use super::request::{CheckRequest, Control};
 use super::survey::ConnectResult;
 use crate::addr::Family;
 
@@ -21,23 +22,6 @@ pub(super) enum Egress {
     NotKnown,
 }
 
-/// What the vantage saw of the exchanges over one family.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OutsideView {
-    Seen(Vec<(IpAddr, OutsideResult)>),
-    /// Why there is no result; a sentence without a full stop.
-    Failed(String),
-}
-
-/// What came of its connection to one address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OutsideResult {
-    Greeted,
-    /// Why not, in the words of the vantage.
-    NotReached(String),
-    Unknown,
-}
-
 /// `None` while that is not known.
 pub(super) fn egress(
     family: Family,
@@ -47,7 +31,7 @@ pub(super) fn egress(
 ) -> Option<Egress> {
     let mut asked = Vec::new();
     for control in &request.controls {
-        for ip in control.addresses(family, known)? {
+        for ip in addresses(control, family, known)? {
             match known.control(ip)? {
                 ConnectResult::Connected(_) => return Some(Egress::Open),
                 ConnectResult::NoResponse(_) | ConnectResult::Refused => asked.push(ip),
@@ -64,6 +48,15 @@ pub(super) fn egress(
         }
     }
     Some(if asked.is_empty() { Egress::NotKnown } else { Egress::Blocked(asked) })
+}
+
+/// Of a control; none if the lookup failed.
+fn addresses(control: &Control, family: Family, known: &KnownAnswers) -> Option<Vec<IpAddr>> {
+    Some(match control {
+        Control::Address(ip) if Family::of(*ip) == family => vec![*ip],
+        Control::Address(_) => Vec::new(),
+        Control::Name(name) => known.addresses(name, family)?.unwrap_or_default(),
+    })
 }
 
 /// Whether `ip` is an address of this host.

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::known::KnownAnswers;
 use super::policy_server::PolicyServer;
 use super::postconf::Postfix;
 use crate::addr::Family;
@@ -42,17 +41,6 @@ pub struct CheckRequest {
 pub enum Control {
     Name(DomainName),
     Address(IpAddr),
-}
-
-impl Control {
-    /// Of a family; none if the lookup failed. `None` while that is not known.
-    pub(super) fn addresses(&self, family: Family, known: &KnownAnswers) -> Option<Vec<IpAddr>> {
-        Some(match self {
-            Self::Address(ip) if Family::of(*ip) == family => vec![*ip],
-            Self::Address(_) => Vec::new(),
-            Self::Name(name) => known.addresses(name, family)?.unwrap_or_default(),
-        })
-    }
 }
 
 labels! {

@@ -117,8 +117,13 @@ const CASES: &[EgressCase] = &[
     ),
     ("", "ip6 daddr 2001:db8:2::25 tcp dport 25 drop", &[], &["unknown smtp_connect"]),
     ("", "ip6 daddr 2001:db8:2::25 tcp dport 25 reject with tcp reset", CONTROL, BOTH_FAIL),
-    // Large packets of one family.
-    ("meta nfproto ipv6 tcp dport 25 meta length > 600 drop", "", CONTROL, &["fail path_mtu"]),
+    // It drops large packets of one family.
+    (
+        "",
+        "ip6 daddr 2001:db8:2::25 tcp dport 25 meta length > 600 drop",
+        CONTROL,
+        &["fail path_mtu"],
+    ),
 ];
 
 fn silence_is_judged_by_what_leaves_this_network() {
@@ -131,7 +136,7 @@ fn silence_is_judged_by_what_leaves_this_network() {
             host.run(["nft", "add table inet egress; delete table inet egress"]);
             host.run([
                 "nft",
-                &format!("table inet egress {{ chain c {{ type filter hook {hook} priority 0; {rule}; }} }}"),
+                &format!("table inet egress {{ chain c {{ type filter hook {hook} priority 0; {rule}; }}; }}"),
             ]);
         }
         let (findings, json) = found(&lab, &lab.gateway, options);
@@ -140,11 +145,11 @@ fn silence_is_judged_by_what_leaves_this_network() {
         }
         let blocks = !here.is_empty() && findings.contains(&"unknown smtp_connect".to_owned());
         if blocks && !options.is_empty() {
-            let said = sentence(&json, "smtp_connect");
-            assert!(said.contains("this host's network blocks port 25 over IPv"), "{said}");
+            let text = sentence(&json, "smtp_connect");
+            assert!(text.contains("this host's network blocks port 25 over IPv"), "{text}");
         }
-        let said = json.to_string();
-        assert!(!blocks || !said.contains("emove the AAAA"), "{said}");
+        let text = json.to_string();
+        assert!(!blocks || !text.contains("emove the AAAA"), "{text}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -168,12 +173,12 @@ fn an_exchange_asks_a_vantage_about_itself() {
     // What the host itself cannot see.
     lab.server.run([
         "nft",
-        "table inet outside { chain c { type filter hook input priority 0; iifname != \"lo\" meta nfproto ipv6 tcp dport 25 drop; } }",
+        "table inet outside { chain c { type filter hook input priority 0; iifname != \"lo\" meta nfproto ipv6 tcp dport 25 drop; }; }",
     ]);
     let (findings, json) = found(&lab, &lab.server, &ask);
     assert_eq!(findings, ["fail smtp_reach"]);
-    let said = sentence(&json, "smtp_reach");
-    assert!(said.contains("(no response), only from inside this host"), "{said}");
+    let text = sentence(&json, "smtp_reach");
+    assert!(text.contains("(no response), only from inside this host"), "{text}");
     // Here the outside is this host's network, and the vantage's word counts.
     let (findings, _) = found(&lab, &lab.gateway, &ask);
     assert_eq!(findings, ["fail smtp_reach", "unknown smtp_connect"]);
@@ -223,12 +228,12 @@ fn a_closed_door_is_named() {
     // The door's host is the only one that knows why nobody answers.
     lab.gateway.run([
         "nft",
-        "table inet closed { chain c { type filter hook output priority 0; ip6 daddr 2001:db8:2::25 tcp dport 25 reject with tcp reset; } }",
+        "table inet closed { chain c { type filter hook output priority 0; ip6 daddr 2001:db8:2::25 tcp dport 25 reject with tcp reset; }; }",
     ]);
     let (findings, json) = found(&lab, &lab.gateway, &["--config", file]);
     assert_eq!(findings, ["fail smtp_connect"]);
-    let said = sentence(&json, "smtp_connect");
-    assert!(said.starts_with("gatepost's door is closed for IPv6: "), "{said}");
-    assert!(said.contains("gatepost door ipv6 open"), "{said}");
-    assert!(!said.contains("AAAA"), "{said}");
+    let text = sentence(&json, "smtp_connect");
+    assert!(text.starts_with("gatepost's door is closed for IPv6: "), "{text}");
+    assert!(text.contains("gatepost door ipv6 open"), "{text}");
+    assert!(!text.contains("AAAA"), "{text}");
 }
