@@ -22,7 +22,7 @@ pub use self::client_certificate::ClientCertificates;
 pub use self::error::TlsError;
 use self::selection::CertificateStore;
 pub use self::upstream::{
-    UpstreamVerification, small_hello_config, system_verifier, upstream_config,
+    UpstreamVerification, small_hello_config, survey_config, system_verifier, upstream_config,
 };
 use crate::label::labels;
 use crate::time::Timestamp;

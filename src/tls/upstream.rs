@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature,
     verify_tls13_signature,
@@ -45,7 +45,22 @@ pub fn upstream_config(verification: &UpstreamVerification) -> Result<Arc<Client
     config(provider, verifier)
 }
 
-/// As without verification, with a ClientHello of some 250 octets: it offers no key exchange with large shares.
+/// As without verification, for a survey: it never resumes a session, because a resumed one has neither the server's
+/// certificates nor a large ClientHello.
+///
+/// # Errors
+/// None is known.
+pub fn survey_config() -> Result<Arc<ClientConfig>, TlsError> {
+    upstream_config(&UpstreamVerification::None).map(without_resumption)
+}
+
+fn without_resumption(config: Arc<ClientConfig>) -> Arc<ClientConfig> {
+    let mut config = Arc::unwrap_or_clone(config);
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+/// As [`survey_config`], with a ClientHello of some 250 octets: it offers no key exchange with large shares.
 ///
 /// # Errors
 /// None is known.
@@ -53,7 +68,7 @@ pub fn small_hello_config() -> Result<Arc<ClientConfig>, TlsError> {
     let kx_groups = vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1];
     let provider = Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() });
     let verifier = Arc::new(AnyCertificate(provider.signature_verification_algorithms));
-    config(provider, verifier)
+    config(provider, verifier).map(without_resumption)
 }
 
 fn config(

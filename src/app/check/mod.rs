@@ -39,7 +39,7 @@ use crate::readiness::{
 };
 use crate::report::readiness;
 use crate::time::Timestamp;
-use crate::tls::{UpstreamVerification, small_hello_config, system_verifier, upstream_config};
+use crate::tls::{small_hello_config, survey_config, system_verifier};
 
 /// Queries in flight.
 const AT_ONCE: usize = 32;
@@ -85,7 +85,7 @@ pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 
 /// TLS with any server, whose certificate is judged by the authorities of this host.
 fn survey_tls() -> anyhow::Result<SurveyTls> {
-    let config = upstream_config(&UpstreamVerification::None).context("TLS")?;
+    let config = survey_config().context("TLS")?;
     let small = small_hello_config().context("TLS")?;
     Ok(SurveyTls { config, small, verifier: system_verifier().ok() })
 }

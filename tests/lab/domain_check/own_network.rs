@@ -39,7 +39,7 @@ fn zones() -> std::collections::BTreeMap<String, String> {
     let reverse6 = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.2.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. PTR out.own.example.\n";
     [
         (DOMAIN, ZONE),
-        ("example", ""),
+        ("example", "ns.client AAAA 2001:db8:53::53\n"),
         ("100.51.198.in-addr.arpa", "1 PTR out.own.example.\n"),
         ("8.b.d.0.1.0.0.2.ip6.arpa", reverse6),
     ]
