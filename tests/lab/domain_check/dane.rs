@@ -24,7 +24,8 @@ pub(crate) enum Sender {
 pub(crate) struct DaneCase {
     pub(crate) domain: &'static str,
     /// With `^` for the domain. `{3 1 1 own}` is the data of a record: `own` for the server's certificate, `authority` for that of the
-    /// authority which is sent along, `root` for the one above it, `other` for another certificate.
+    /// authority which is sent along, `root` for the one above it, `other` for another
+    /// certificate, `expired` and `self-signed` for those of two other servers.
     pub(crate) zone: &'static str,
     /// Over IPv6 and over IPv4.
     pub(crate) sender: [Sender; 2],
@@ -45,6 +46,16 @@ const fn case(
 macro_rules! zone {
     ($($line:literal)*) => {
         concat!("^ MX 10 mx-^\nmx-^ A 198.51.100.25\nmx-^ AAAA 2001:db8:2::25\n", $($line, "\n",)*)
+    };
+}
+
+/// With the last number of the server's addresses.
+macro_rules! zone_at {
+    ($server:literal $($line:literal)*) => {
+        concat!(
+            "^ MX 10 mx-^\nmx-^ A 198.51.100.", $server, "\nmx-^ AAAA 2001:db8:2::", $server, "\n",
+            $($line, "\n",)*
+        )
     };
 }
 
@@ -146,6 +157,42 @@ pub(crate) const DANE_CASES: &[DaneCase] = &[
             "warn smtp_starttls",
         ],
     ),
+    // With usage 3 the end does not count, with usage 2 it does.
+    case(
+        "expired-key",
+        zone_at!("28" "_25._tcp.mx-^ TLSA 3 1 1 {3 1 1 expired}"),
+        [Verifies; 2],
+        &["warn smtp_certificate", "warn smtp_certificate"],
+    ),
+    case(
+        "expired-ta",
+        zone_at!("28" "_25._tcp.mx-^ TLSA 2 1 1 {2 1 1 authority}"),
+        [DoesNotVerify; 2],
+        &[
+            "fail dane_certificate",
+            "fail dane_certificate",
+            "warn smtp_certificate",
+            "warn smtp_certificate",
+        ],
+    ),
+    // A certificate that signs itself, as packages make them.
+    case(
+        "self-signed",
+        zone_at!("29" "_25._tcp.mx-^ TLSA 3 1 1 {3 1 1 self-signed}"),
+        [Verifies; 2],
+        &["warn smtp_certificate", "warn smtp_certificate"],
+    ),
+    case(
+        "self-signed-ta",
+        zone_at!("29" "_25._tcp.mx-^ TLSA 2 1 1 {2 1 1 self-signed}"),
+        [DoesNotVerify; 2],
+        &[
+            "fail dane_certificate",
+            "fail dane_certificate",
+            "warn smtp_certificate",
+            "warn smtp_certificate",
+        ],
+    ),
     // The exchange is in a zone without signatures.
     case("unsigned-tlsa", "^ MX 10 mx-tlsa.unsigned\n", [DoesNotVerify; 2], &["warn dane_tlsa"]),
 ];
@@ -163,6 +210,8 @@ pub(crate) struct Certificates {
     pub(crate) authority: Vec<u8>,
     pub(crate) root: Vec<u8>,
     pub(crate) other: Vec<u8>,
+    pub(crate) expired: Vec<u8>,
+    pub(crate) self_signed: Vec<u8>,
 }
 
 /// The certificate of a PEM file in DER.
@@ -195,6 +244,8 @@ impl Certificates {
             "own" => &self.own,
             "authority" => &self.authority,
             "root" => &self.root,
+            "expired" => &self.expired,
+            "self-signed" => &self.self_signed,
             _ => &self.other,
         };
         let parsed = Certificate::from_der(certificate).unwrap();

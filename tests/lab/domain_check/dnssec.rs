@@ -118,13 +118,13 @@ fn zones(certificates: &Certificates) -> Vec<SignedZone> {
 /// Mail servers and zones.
 struct SignedSite<'lab> {
     _zones: SignedZones,
-    _servers: [Postfix<'lab>; 2],
+    _servers: [Postfix<'lab>; 4],
     _sinks: [Process; 2],
 }
 
 impl<'lab> SignedSite<'lab> {
     fn start(lab: &'lab Lab) -> Self {
-        for n in [26, 27] {
+        for n in [26, 27, 28, 29] {
             lab.server.configure(&format!(
                 "addr add 198.51.100.{n}/24 dev gateway\naddr add 2001:db8:2::{n}/64 dev gateway nodad\n"
             ));
@@ -134,20 +134,29 @@ impl<'lab> SignedSite<'lab> {
         let authority = root.intermediate("below");
         let mut names = vec![format!("*.{SITE}")];
         names.extend(OWN_ZONES.iter().map(|(name, _)| format!("*.{name}")));
-        let issue = |file| {
+        let issue = |file, validity| {
             authority.issue(&CertificateRequest {
                 file,
                 names: &names.iter().map(String::as_str).collect::<Vec<_>>(),
                 key: KeyType::EcdsaP256,
-                validity: Validity::Days(60),
+                validity,
             })
         };
-        let (own, other) = (issue("own"), issue("other"));
+        let [own, other] = ["own", "other"].map(|file| issue(file, Validity::Days(60)));
+        let expired = issue("expired", Validity::Expired);
+        let self_signed = Authority::new(lab.folder("own-authority"), &format!("*.{SITE}"));
+        let self_signed = IssuedCertificate {
+            certificate: self_signed.certificate(),
+            fullchain: self_signed.certificate(),
+            key: lab.path("own-authority").join("ca.key"),
+        };
         let certificates = Certificates {
             own: dane::der(&own.certificate),
             authority: dane::der(&authority.certificate()),
             root: dane::der(&root.certificate()),
             other: dane::der(&other.certificate),
+            expired: dane::der(&expired.certificate),
+            self_signed: dane::der(&self_signed.certificate),
         };
         let server = |name, addresses: &str, issued: &IssuedCertificate| {
             let main_cf = format!(
@@ -159,6 +168,8 @@ impl<'lab> SignedSite<'lab> {
         let servers = [
             server("mx", "198.51.100.25, 2001:db8:2::25", &own),
             server("other", "2001:db8:2::26", &other),
+            server("expired", "198.51.100.28, 2001:db8:2::28", &expired),
+            server("self-signed", "198.51.100.29, 2001:db8:2::29", &self_signed),
         ];
         let sinks = Family::ALL.map(|family| site::sink(lab, site::address(27, family), SITE));
         let broken = [format!("_tcp.mx-no-answer.{SITE}")];
