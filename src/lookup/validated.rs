@@ -30,13 +30,13 @@ impl Dns {
             Err(reason) => return ValidatedAnswer::failed(name.clone(), reason),
         };
         let mut answer = answer(name, kind, &response);
-        if let ValidatedOutcome::Failed(failure) = &mut answer.outcome {
-            if let Ok(response) = self.ask(name, kind, true, end).await {
-                let code = response.metadata.response_code;
-                failure.answers_unchecked =
-                    matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
-                failure.expired_at = expired_at(&response, SystemTime::now());
-            }
+        if let ValidatedOutcome::Failed(failure) = &mut answer.outcome
+            && let Ok(response) = self.ask(name, kind, true, end).await
+        {
+            let code = response.metadata.response_code;
+            failure.answers_unchecked =
+                matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
+            failure.expired_at = expired_at(&response, SystemTime::now());
         }
         answer
     }
