@@ -191,18 +191,18 @@ fn check_server(
         Err(why) => why,
     };
     let [base, ..] = names;
-    let publish = match record_of(facts) {
+    let record = match record_of(facts) {
         Some(record) => {
-            format!("Publish _25._tcp.{base}. TLSA 3 1 1 {}", HEXLOWER.encode(&record.data))
+            format!("_25._tcp.{base}. TLSA 3 1 1 {}", HEXLOWER.encode(&record.data))
         }
-        None => "Publish the record of this certificate".to_owned(),
+        None => "the record of this certificate".to_owned(),
     };
     let (seen, advice) = match why {
         Mismatch::NoRecord => (
             format!("the certificate matches none of the TLSA records ({})", listed(usable)),
             format!(
-                "{publish}, or install the certificate that the records are about: senders with DANE keep the mail. Before the \
-                 next change publish the new record beside the old one, and wait for its TTL (RFC 7671 §8.1)."
+                "If this is the server's own certificate, publish {record}. Until then senders with DANE keep the mail. Before \
+                 the next change publish the new record beside the old one, and wait for its TTL (RFC 7671 §8.1)."
             ),
         ),
         Mismatch::Path(why) => (
@@ -210,24 +210,25 @@ fn check_server(
                 "a TLSA record names an authority that the certificate does not lead to: {why}"
             ),
             format!(
-                "Send the whole chain up to that authority and renew what has expired. Or: {publish}."
+                "Send the whole chain up to that authority and renew what has expired, or publish {record}, with which neither \
+                 counts."
             ),
         ),
         Mismatch::Name => (
             format!("the authority matches a TLSA record, but the certificate is not for {base}"),
             format!(
-                "Install a certificate for {base}. Or: {publish}; with usage 3 the name does not count."
+                "Install a certificate for {base}, or publish {record}, with which the name does not count."
             ),
         ),
     };
     findings.fail(check, about, seen, advice);
 }
 
-/// `3 1 1 0123456789abcdef…, 2 1 1 …`
+/// `3 1 1 0123456789abcdef..., 2 1 1 ...`
 fn listed(records: &[&TlsaRecord]) -> String {
     let text = |record: &&TlsaRecord| {
         let data = HEXLOWER.encode(&record.data);
-        let shown = data.get(..DIGITS).map_or_else(|| data.clone(), |start| format!("{start}…"));
+        let shown = data.get(..DIGITS).map_or_else(|| data.clone(), |start| format!("{start}..."));
         format!("{} {} {} {shown}", record.usage, record.selector, record.matching)
     };
     records.iter().map(text).collect::<Vec<_>>().join(", ")

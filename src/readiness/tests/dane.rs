@@ -237,8 +237,6 @@ fn the_record_to_publish_is_printed() {
     let report = zone.evaluate(&request());
     let data = data_encoding::HEXLOWER.encode(&tlsa_record("3 1 1 own").data);
     let advice = report.worst().unwrap().advice.as_deref().unwrap();
-    assert!(
-        advice.starts_with(&format!("Publish _25._tcp.mx.a.example. TLSA 3 1 1 {data},")),
-        "{advice}"
-    );
+    let record = format!("publish _25._tcp.mx.a.example. TLSA 3 1 1 {data}.");
+    assert!(advice.contains(&record), "{advice}");
 }
