@@ -84,7 +84,7 @@ impl CallAhead {
         let mut client = SmtpClient::new(stream, deadline);
         match self.send_rcpt(&mut client, &header, path).await {
             Ok(reply) => {
-                client.quit();
+                client.quit_in_background();
                 reply.map(|reply| match reply.class() {
                     2 => Answer::Yes(None),
                     5 => Answer::No(Reason::NoSuchMailbox, Some(reply.to_string())),

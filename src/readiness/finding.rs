@@ -87,6 +87,10 @@ checks! {
     SmtpCertificate "smtp_certificate" Smtp,
     /// The name in the greeting is that of the exchange.
     SmtpName "smtp_name" Smtp,
+    /// The null sender, which bounces have, is accepted.
+    SmtpNullSender "smtp_null_sender" Smtp,
+    /// Mail to the domain's postmaster is accepted.
+    SmtpPostmaster "smtp_postmaster" Smtp,
     /// Both families of an exchange behave alike.
     SmtpFamilies "smtp_families" Smtp,
     /// An exchange's TLSA records, if it has some.

@@ -25,6 +25,8 @@ mod own_network;
 mod policy_server;
 mod postconf;
 mod postfix;
+mod postmaster;
+mod rejection;
 mod request;
 mod sender;
 mod smtp;
@@ -49,8 +51,8 @@ pub use self::postconf::{PARAMETERS, Postfix, RESTRICTIONS};
 pub use self::postfix::{InstalledParts, install_commands};
 pub use self::request::{CheckRequest, Control, HostInterface, Origin, UnsuitableSender};
 pub use self::survey::{
-    CertificateTrust, ConnectResult, LargeProbe, NetworkPath, ServerTls, Survey, SurveyReply,
-    SurveyResult, TlsAttempt, TlsSurvey,
+    CertificateTrust, ConnectResult, LargeProbe, NetworkPath, PostmasterSurvey, ServerTls, Survey,
+    SurveyReply, SurveyResult, TlsAttempt, TlsSurvey,
 };
 pub use self::validated::{
     CaaRecord, ExtendedError, TlsaRecord, ValidatedAnswer, ValidatedOutcome, ValidatedRecord,

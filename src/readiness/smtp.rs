@@ -11,6 +11,8 @@ use super::known::KnownAnswers;
 use super::mx::MxHost;
 use super::outside_view::OutsideResult;
 use super::own_network::{Egress, egress, is_own, outside};
+use super::postmaster;
+use super::rejection::{RejectedAt, RejectionSubject, subject};
 use super::request::CheckRequest;
 use super::survey::{ConnectResult, Survey, SurveyReply, SurveyResult};
 use super::tls;
@@ -57,6 +59,10 @@ pub(super) fn check(
             continue;
         }
         check_server(host, *ip, survey, egress(Family::of(*ip)), other_greets, findings);
+        let other_accepts =
+            host.of(other).any(|ip| known.survey(ip, &host.name).is_some_and(postmaster::accepts));
+        let about = format!("{} {ip}", host.name);
+        postmaster::check(&about, survey, other_accepts.then_some(other), findings);
     }
 }
 
@@ -150,11 +156,15 @@ fn check_server(
         return;
     }
     let check = CheckName::SmtpGreeting;
-    let Some(greeting) = check_reply(check, &about, "greeting", &survey.greeting, findings) else {
+    let Some(greeting) =
+        check_reply(check, &about, "greeting", (&survey.greeting, survey.from), findings)
+    else {
         return;
     };
     let check = CheckName::SmtpEhlo;
-    let Some(ehlo) = check_reply(check, &about, "reply to EHLO", &survey.ehlo, findings) else {
+    let Some(ehlo) =
+        check_reply(check, &about, "reply to EHLO", (&survey.ehlo, survey.from), findings)
+    else {
         return;
     };
     check_name(&about, &host.name, greeting.host_name(), ehlo.host_name(), findings);
@@ -266,12 +276,12 @@ fn no_greeting(
     }
 }
 
-/// Returns the reply if it is positive.
+/// Returns the reply if it is positive. `from` is the address of this host.
 fn check_reply<'a>(
     check: CheckName,
     about: &str,
     what: &str,
-    result: &'a SurveyResult,
+    (result, from): (&'a SurveyResult, Option<IpAddr>),
     findings: &mut FindingList,
 ) -> Option<&'a SurveyReply> {
     match result {
@@ -293,6 +303,9 @@ fn check_reply<'a>(
             if reply.code / 100 == 4 {
                 let advice = "Run this again later: the reply is temporary.";
                 findings.unknown(check, about, seen, advice);
+            } else if subject(reply, rejected_at(check), from) == RejectionSubject::Caller {
+                let seen = postmaster::caller_rejected(reply, from);
+                findings.unknown(check, about, seen, postmaster::caller_advice(from));
             } else {
                 let advice =
                     "Let the server accept unknown hosts, or run this from a host that it accepts.";
@@ -322,6 +335,22 @@ fn check_reply<'a>(
         }
     }
     None
+}
+
+const fn rejected_at(check: CheckName) -> RejectedAt {
+    match check {
+        CheckName::SmtpGreeting => RejectedAt::Greeting,
+        _ => RejectedAt::Ehlo,
+    }
+}
+
+/// The server rejects this host before MAIL.
+fn rejects_caller(survey: &Survey) -> bool {
+    let replies =
+        [(&survey.greeting, RejectedAt::Greeting), (&survey.ehlo, RejectedAt::Ehlo)].into_iter();
+    let negative = replies.filter_map(|(result, at)| Some((result.reply()?, at)));
+    let mut negative = negative.filter(|(reply, _)| !reply.is_positive());
+    negative.any(|(reply, at)| subject(reply, at, survey.from) == RejectionSubject::Caller)
 }
 
 fn check_name(
@@ -395,6 +424,7 @@ fn compare_families(
     let not_tested = |of: &[&Survey]| {
         of.iter().any(|one| {
             matches!(one.reached, ConnectResult::NoRoute | ConnectResult::OutOfTime)
+                || rejects_caller(one)
                 || [&one.greeting, &one.ehlo]
                     .iter()
                     .any(|result| matches!(result, SurveyResult::OutOfTime(_)))
@@ -402,6 +432,7 @@ fn compare_families(
     };
     match (works(&v6), works(&v4)) {
         (true, true) => {
+            postmaster::compare(host, &v6, &v4, findings);
             let tls = |of: &[&Survey]| {
                 let offers = |survey: &&Survey| {
                     survey.ehlo.reply().is_some_and(|ehlo| ehlo.offers("STARTTLS"))

@@ -1,4 +1,4 @@
-//! The survey of a mail server: connection, greeting, EHLO, large segments.
+//! The survey of a mail server: connection, greeting, EHLO, TLS, large segments, and whether it accepts mail to postmaster.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,13 +17,15 @@ pub struct Survey {
     /// What became of STARTTLS, if the server offers it.
     pub tls: Option<TlsSurvey>,
     pub path: Option<NetworkPath>,
+    /// Whether it accepts mail to the domain's postmaster, if the dialogue came that far.
+    pub postmaster: Option<PostmasterSurvey>,
 }
 
 impl Survey {
     /// A survey that ended with the connection attempt.
     pub const fn only(reached: ConnectResult) -> Self {
         let (greeting, ehlo) = (SurveyResult::NotRequested, SurveyResult::NotRequested);
-        Self { reached, from: None, greeting, ehlo, tls: None, path: None }
+        Self { reached, from: None, greeting, ehlo, tls: None, path: None, postmaster: None }
     }
 }
 
@@ -111,6 +113,13 @@ impl SurveyReply {
         let mut words = self.lines.iter().skip(1).filter_map(|line| line.split_whitespace().next());
         words.any(|word| word.eq_ignore_ascii_case(keyword))
     }
+}
+
+/// `MAIL FROM:<>` and `RCPT TO:<postmaster@DOMAIN>`, which no message follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostmasterSurvey {
+    pub mail: SurveyResult,
+    pub recipient: SurveyResult,
 }
 
 /// STARTTLS (RFC 3207), and EHLO again.

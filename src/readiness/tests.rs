@@ -5,6 +5,7 @@ mod dane;
 mod dns;
 mod name_servers;
 mod own_network;
+mod postmaster;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -83,6 +84,10 @@ fn good_survey() -> Survey {
             mtu: Some(1500),
             mss: Some(1428),
             large: LargeProbe::Answered { sent: 1500, received: 3000 },
+        }),
+        postmaster: Some(PostmasterSurvey {
+            mail: reply("250 2.1.0 Ok"),
+            recipient: reply("250 2.1.5 Ok"),
         }),
     }
 }
@@ -415,6 +420,7 @@ fn findings_from_surveys() {
         greeting: reply,
         ehlo: SurveyResult::NotRequested,
         path: None,
+        postmaster: None,
         ..good_survey()
     };
     let path = |large| {
@@ -441,7 +447,8 @@ fn findings_from_surveys() {
             Survey::only(ConnectResult::OutOfTime),
             "unknown smtp_connect, unknown smtp_connect",
         ),
-        (greeting(reply("554 no")), good_survey(), "fail smtp_families, fail smtp_greeting"),
+        (greeting(reply("554 no")), good_survey(), "unknown smtp_greeting"),
+        (greeting(reply("521 no")), good_survey(), "fail smtp_families, fail smtp_greeting"),
         (greeting(reply("421 later")), good_survey(), "fail smtp_families, unknown smtp_greeting"),
         (
             greeting(SurveyResult::TimedOut(second)),
@@ -462,16 +469,26 @@ fn findings_from_surveys() {
         (
             greeting(SurveyResult::TimedOut(second)),
             greeting(reply("554 no")),
-            "unknown smtp_greeting, fail smtp_greeting",
+            "unknown smtp_greeting, unknown smtp_greeting",
         ),
         (greeting(SurveyResult::OutOfTime(second)), good_survey(), "unknown smtp_greeting"),
         (
-            Survey { ehlo: SurveyResult::OutOfTime(second), path: None, ..good_survey() },
+            Survey {
+                ehlo: SurveyResult::OutOfTime(second),
+                path: None,
+                postmaster: None,
+                ..good_survey()
+            },
             good_survey(),
             "unknown smtp_ehlo",
         ),
         (
-            Survey { ehlo: SurveyResult::TimedOut(second), path: None, ..good_survey() },
+            Survey {
+                ehlo: SurveyResult::TimedOut(second),
+                path: None,
+                postmaster: None,
+                ..good_survey()
+            },
             good_survey(),
             "fail smtp_families, fail smtp_ehlo",
         ),

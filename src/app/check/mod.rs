@@ -223,7 +223,8 @@ enum Answered {
 }
 
 impl QuerySources {
-    async fn answer(&self, query: CheckQuestion) -> Answered {
+    /// `domain` is the one that is checked.
+    async fn answer(&self, query: CheckQuestion, domain: &DomainName) -> Answered {
         match query {
             CheckQuestion::Lookup(lookup) => {
                 let sources = Sources { dns: Some(&self.dns), ..Sources::default() };
@@ -253,7 +254,7 @@ impl QuerySources {
                 Answered::Outside(family, view)
             }
             CheckQuestion::Survey(address, exchange) => {
-                let found = survey(address, &exchange, &self.survey).await;
+                let found = survey(address, &exchange, domain, &self.survey).await;
                 Answered::Survey(address, exchange, Box::new(found))
             }
         }
@@ -328,9 +329,10 @@ async fn check(
             } else if started.insert(query.clone()) {
                 pending.insert(query.clone());
                 let (sources, at_once) = (sources.clone(), Arc::clone(&at_once));
+                let domain = request.domain.clone();
                 tasks.spawn(async move {
                     let _permit = at_once.acquire_owned().await;
-                    (query.clone(), sources.answer(query).await)
+                    (query.clone(), sources.answer(query, &domain).await)
                 });
             }
         }

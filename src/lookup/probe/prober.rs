@@ -120,7 +120,7 @@ impl Prober {
         if sends_large && let Err(error) = send_large(&mut client).await {
             return Rejection::Error(error).greet_answer();
         }
-        client.quit();
+        client.quit_in_background();
         Answer::Yes(sends_large.then(|| LARGE_ANSWERED.to_owned()))
     }
 
@@ -132,7 +132,7 @@ impl Prober {
         match client.command(null_sender_for(path)).await {
             Ok(reply) if reply.class() == 2 => {}
             other => {
-                client.quit();
+                client.quit_in_background();
                 return other.map_or_else(Rejection::Error, Rejection::Reply).callout_answer();
             }
         }
@@ -149,7 +149,7 @@ impl Prober {
             Ok(_) => Answer::Unknown(Reason::Deferred),
             Err(error) => return Rejection::Error(error).callout_answer(),
         };
-        client.quit();
+        client.quit_in_background();
         answer
     }
 

@@ -185,14 +185,17 @@ impl SmtpClient {
         }
     }
 
-    /// Sends QUIT in the background.
-    pub(in crate::lookup) fn quit(mut self) {
+    /// Sends QUIT and waits a moment for the reply: a server logs other ends as lost connections.
+    pub(in crate::lookup) async fn quit(mut self) {
         self.deadline = self.deadline.min(Instant::now() + QUIT_TIMEOUT);
-        tokio::spawn(async move {
-            if self.send(b"QUIT\r\n").await.is_ok() {
-                let _any_reply_or_none = self.read_reply().await;
-            }
-        });
+        if self.send(b"QUIT\r\n").await.is_ok() {
+            let _any_reply_or_none = self.read_reply().await;
+        }
+    }
+
+    /// The same for a caller that does not wait, in a process that lives on.
+    pub(in crate::lookup) fn quit_in_background(self) {
+        tokio::spawn(self.quit());
     }
 }
 

@@ -19,8 +19,8 @@ use super::smtp_client::{ProbeError, SmtpClient, TlsProbeError};
 use crate::certificate_details::CertificateDetails;
 use crate::policy::facts::DomainName;
 use crate::readiness::{
-    CertificateTrust, ConnectResult, LargeProbe, NetworkPath, ServerTls, Survey, SurveyReply,
-    SurveyResult, TlsAttempt, TlsSurvey,
+    CertificateTrust, ConnectResult, LargeProbe, NetworkPath, PostmasterSurvey, ServerTls, Survey,
+    SurveyReply, SurveyResult, TlsAttempt, TlsSurvey,
 };
 use crate::smtp::Reply;
 use crate::smtp_connection::ConnectionTls;
@@ -54,21 +54,29 @@ pub struct SurveyTls {
 
 /// Servers delay the greeting to find out which clients do not wait for it: RFC 5321 §4.5.3.2.1 gives them five minutes.
 const GREETING: u32 = 2;
+/// For the reply to RSET, on which nothing depends.
+const RESET: Duration = Duration::from_secs(2);
 
-/// Probes `server`, an exchange called `name`, as far as it responds, until the deadline at most.
-pub async fn survey(server: IpAddr, name: &DomainName, settings: &SurveySettings) -> Survey {
-    let survey = Attempt { server, name, settings, config: &settings.tls.config }.run().await;
+/// Probes `server`, an exchange of `domain` called `name`, as far as it responds, until the deadline at most.
+pub async fn survey(
+    server: IpAddr,
+    name: &DomainName,
+    domain: &DomainName,
+    settings: &SurveySettings,
+) -> Survey {
+    let attempt = |config| Attempt { server, name, domain, settings, config };
+    let survey = attempt(&settings.tls.config).run().await;
     let Some(TlsAttempt::TimedOut(after)) = survey.tls.as_ref().map(|tls| tls.handshake.clone())
     else {
         return survey;
     };
     // If a small ClientHello is answered, the size of the large one was the reason.
-    let small = Attempt { server, name, settings, config: &settings.tls.small }.run().await;
+    let small = attempt(&settings.tls.small).run().await;
     if !matches!(&small.tls, Some(TlsSurvey { handshake: TlsAttempt::Established(_), .. })) {
         return survey;
     }
     let path = survey.path.map(|path| NetworkPath { large: LargeProbe::Stalled(after), ..path });
-    Survey { tls: small.tls, path, ..survey }
+    Survey { tls: small.tls, path, postmaster: small.postmaster, ..survey }
 }
 
 /// Whether `server` accepts connections: the survey of a host that only has to answer. Waits for its greeting, so that the
@@ -77,8 +85,8 @@ pub async fn answers(server: IpAddr, settings: &SurveySettings) -> ConnectResult
     match begin(server, settings).await {
         Ok((stream, took)) => {
             let mut client = SmtpClient::new(stream, settings.deadline);
-            exchange(&mut client, None, settings.timeout, settings).await;
-            client.quit();
+            let greeting = exchange(&mut client, None, settings.timeout, settings).await;
+            end(client, &greeting, settings).await;
             ConnectResult::Connected(took)
         }
         Err(result) => result,
@@ -106,6 +114,7 @@ async fn begin(
 struct Attempt<'a> {
     server: IpAddr,
     name: &'a DomainName,
+    domain: &'a DomainName,
     settings: &'a SurveySettings,
     config: &'a Arc<ClientConfig>,
 }
@@ -123,7 +132,7 @@ impl Attempt<'_> {
         let for_greeting = settings.timeout * GREETING;
         survey.greeting = exchange(&mut client, None, for_greeting, settings).await;
         if !is_positive(&survey.greeting) {
-            client.quit();
+            end(client, &survey.greeting, settings).await;
             return survey;
         }
         for command in ["EHLO", "HELO"] {
@@ -137,14 +146,43 @@ impl Attempt<'_> {
                 break;
             }
         }
-        if is_positive(&survey.ehlo) {
-            if offers_starttls(&survey.ehlo) {
-                survey.tls = Some(self.tls(&mut client).await);
-            }
-            survey.path = Some(path(client.stream(), large(survey.tls.as_ref())));
+        if !is_positive(&survey.ehlo) {
+            end(client, &survey.ehlo, settings).await;
+            return survey;
         }
-        client.quit();
+        if offers_starttls(&survey.ehlo) {
+            survey.tls = Some(self.tls(&mut client).await);
+        }
+        survey.path = Some(path(client.stream(), large(survey.tls.as_ref())));
+        match &survey.tls {
+            Some(tls) if !can_go_on(tls) => end(client, &tls.ehlo, settings).await,
+            _ => {
+                let asked = self.postmaster(&mut client).await;
+                let last = if is_positive(&asked.mail) { &asked.recipient } else { &asked.mail };
+                if is_positive(&asked.mail) && matches!(last, SurveyResult::Received(_)) {
+                    let limit = settings.timeout.min(RESET);
+                    let reset = exchange(&mut client, Some("RSET"), limit, settings).await;
+                    end(client, &reset, settings).await;
+                } else {
+                    end(client, last, settings).await;
+                }
+                survey.postmaster = Some(asked);
+            }
+        }
         survey
+    }
+
+    /// Asks whether mail from the null sender to the domain's postmaster is accepted. Each command waits for the reply to
+    /// the one before it, and no message follows.
+    async fn postmaster(&self, client: &mut SmtpClient) -> PostmasterSurvey {
+        let settings = self.settings;
+        let mail = exchange(client, Some("MAIL FROM:<>"), settings.timeout, settings).await;
+        let mut asked = PostmasterSurvey { mail, recipient: SurveyResult::NotRequested };
+        if is_positive(&asked.mail) {
+            let recipient = format!("RCPT TO:<postmaster@{}>", self.domain);
+            asked.recipient = exchange(client, Some(&recipient), settings.timeout, settings).await;
+        }
+        asked
     }
 
     /// STARTTLS, the handshake, and EHLO again.
@@ -180,6 +218,24 @@ impl Attempt<'_> {
             survey.ehlo = exchange(client, Some(&ehlo), settings.timeout, settings).await;
         }
         survey
+    }
+}
+
+/// Whether the dialogue continues, inside TLS or because the server did not begin with TLS.
+fn can_go_on(tls: &TlsSurvey) -> bool {
+    match tls.handshake {
+        TlsAttempt::Established(_) => is_positive(&tls.ehlo),
+        TlsAttempt::NotReached => matches!(tls.reply, SurveyResult::Received(_)),
+        _ => false,
+    }
+}
+
+/// Ends the connection: by QUIT, except when the server owes a reply. It would take QUIT for pipelining, which its log calls
+/// improper, and of which others make bans.
+async fn end(mut client: SmtpClient, last: &SurveyResult, settings: &SurveySettings) {
+    if matches!(last, SurveyResult::Received(_)) {
+        client.set_deadline(settings.deadline);
+        client.quit().await;
     }
 }
 
