@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         domain_check::dnssec::TESTS,
         domain_check::own_network::TESTS,
         domain_check::postfix::TESTS,
+        domain_check::recipients::TESTS,
         door::TESTS,
         door_evidence::TESTS,
         door_mail::TESTS,

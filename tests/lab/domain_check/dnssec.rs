@@ -160,7 +160,7 @@ impl<'lab> SignedSite<'lab> {
         };
         let server = |name, addresses: &str, issued: &IssuedCertificate| {
             let main_cf = format!(
-                "myhostname = mx.{SITE}\ninet_interfaces = {addresses}\n{}",
+                "myhostname = mx.{SITE}\ninet_interfaces = {addresses}\nvirtual_mailbox_domains = static:all\n{}",
                 site::tls(&issued.fullchain, &issued.key)
             );
             Postfix::start(lab, &lab.server, name, None, &main_cf)

@@ -6,6 +6,7 @@ pub(crate) mod dnssec;
 pub(crate) mod own_network;
 mod page;
 pub(crate) mod postfix;
+pub(crate) mod recipients;
 mod signed_zones;
 mod site;
 

@@ -131,7 +131,7 @@ impl<'lab> Site<'lab> {
             validity: Validity::Days(60),
         });
         let main_cf = format!(
-            "myhostname = mx.{SITE}\ninet_interfaces = {}\n{}",
+            "myhostname = mx.{SITE}\ninet_interfaces = {}\nvirtual_mailbox_domains = static:all\n{}",
             listening.join(", "),
             tls(&issued.fullchain, &issued.key)
         );
@@ -215,7 +215,7 @@ fn others<'lab>(lab: &'lab Lab, authority: &Authority) -> Vec<Postfix<'lab>> {
             families.iter().map(|family| of(name, *family).to_string()).collect();
         let first = families.first().unwrap();
         let main_cf = format!(
-            "myhostname = {name}.{SITE}\ninet_interfaces = {}\n{}{more}",
+            "myhostname = {name}.{SITE}\ninet_interfaces = {}\nvirtual_mailbox_domains = static:all\n{}{more}",
             listening.join(", "),
             tls(&certificate, &key)
         );
@@ -238,7 +238,7 @@ pub(crate) fn sink(lab: &Lab, ip: IpAddr, host: &str) -> Process {
     sink_with(lab, ip, host, "")
 }
 
-fn sink_with(lab: &Lab, ip: IpAddr, host: &str, options: &str) -> Process {
+pub(crate) fn sink_with(lab: &Lab, ip: IpAddr, host: &str, options: &str) -> Process {
     let at = SocketAddr::new(ip, 25);
     let inet = format!("inet:{at}");
     let words = ["smtp-sink", "-u", "nobody", "-h", host].into_iter();
