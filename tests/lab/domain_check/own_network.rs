@@ -60,7 +60,7 @@ fn mail_server(lab: &Lab) -> Postfix<'_> {
         validity: Validity::Days(60),
     });
     let main_cf = format!(
-        "myhostname = mx.own.example\ninet_interfaces = 198.51.100.25, 2001:db8:2::25, 198.51.100.26, 2001:db8:2::26\n{}",
+        "myhostname = mx.own.example\ninet_interfaces = 198.51.100.25, 2001:db8:2::25, 198.51.100.26, 2001:db8:2::26\nvirtual_mailbox_domains = static:all\n{}",
         site::tls(&issued.fullchain, &issued.key)
     );
     Postfix::start(lab, &lab.server, "mx", None, &main_cf)
