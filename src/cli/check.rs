@@ -55,6 +55,9 @@ pub struct CheckArgs {
     /// DKIM selector to check; repeatable.
     #[arg(long = "selector", value_name = "NAME")]
     pub selectors: Vec<String>,
+    /// DNS zone of a blocklist on which the sending addresses are looked up, such as zen.spamhaus.org; repeatable.
+    #[arg(long = "dnsbl", value_name = "ZONE", value_parser = domain)]
+    pub dnsbls: Vec<DomainName>,
     /// Also check this host's Postfix with postconf(1) and print the commands that fix it; changes nothing.
     #[arg(long)]
     pub postfix: bool,

@@ -105,6 +105,10 @@ checks! {
     SenderFcrdns "sender_fcrdns" Senders,
     /// The EHLO name has the sending address, and is its reverse name.
     SenderHelo "sender_helo" Senders,
+    /// A blocklist answers as one.
+    Dnsbl "dnsbl" Senders,
+    /// A sending address is on no blocklist.
+    SenderDnsbl "sender_dnsbl" Senders,
     SpfRecord "spf_record" Spf,
     SpfSyntax "spf_syntax" Spf,
     /// RFC 7208 §4.6.4: at most ten terms with DNS lookups.

@@ -8,6 +8,7 @@
 //! fail. RFC 5321 §5.1 and RFC 7505 for MX, RFC 4035 for signatures, RFC 7672 for DANE, RFC 8601 §2.7.3 for reverse names, RFC 7208 for SPF, RFC 6376 for DKIM,
 //! RFC 9989 for DMARC.
 
+mod blocklist;
 mod caa;
 mod dane;
 mod dkim;
@@ -111,6 +112,7 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
     let judges_senders = judges_senders(request, &hosts, known);
     if judges_senders == Some(true) {
         sender::check(request, known, &mut findings);
+        blocklist::check(request, known, &mut findings);
     }
     spf::check(request, judges_senders == Some(true), known, &mut findings);
     dkim::check(request, known, &mut findings);

@@ -22,6 +22,8 @@ pub struct CheckRequest {
     pub helo: Option<(DomainName, Origin)>,
     /// DKIM selectors; empty skips the DKIM checks.
     pub selectors: Vec<String>,
+    /// The zones of blocklists on which senders are looked up.
+    pub dnsbls: Vec<DomainName>,
     /// The interfaces of this host that are up.
     pub interfaces: Vec<HostInterface>,
     /// The Postfix of this host; `None` skips its checks.

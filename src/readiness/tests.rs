@@ -1,5 +1,6 @@
 //! Tables of DNS records and surveys, and the findings that follow.
 
+mod blocklist;
 mod caa;
 mod dane;
 mod dns;
@@ -228,6 +229,7 @@ fn request() -> CheckRequest {
         senders_from: Origin::CommandLine,
         helo: Some((name("out.a.example"), Origin::CommandLine)),
         selectors: Vec::new(),
+        dnsbls: Vec::new(),
         interfaces: Vec::new(),
         postfix: None,
         controls: Vec::new(),

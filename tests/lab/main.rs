@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         dkim::TESTS,
         docs::TESTS,
         domain_check::TESTS,
+        domain_check::dnsbl::TESTS,
         domain_check::dnssec::TESTS,
         domain_check::own_network::TESTS,
         domain_check::postfix::TESTS,

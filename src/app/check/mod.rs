@@ -115,6 +115,7 @@ async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
         senders_from,
         helo: args.helo.clone().map(|name| (name, Origin::CommandLine)).or_else(helo_of_postfix),
         selectors: args.selectors.clone(),
+        dnsbls: args.dnsbls.clone(),
         interfaces,
         postfix,
         controls: args.controls.clone(),

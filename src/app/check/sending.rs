@@ -51,6 +51,7 @@ pub(in crate::app) async fn check_sending(
         senders_from,
         helo,
         selectors: Vec::new(),
+        dnsbls: Vec::new(),
         interfaces,
         postfix,
         controls: Vec::new(),

@@ -64,6 +64,7 @@ mod tests {
             senders_from: Origin::Interfaces,
             helo: None,
             selectors: Vec::new(),
+            dnsbls: Vec::new(),
             interfaces: Vec::new(),
             postfix: None,
             controls: Vec::new(),

@@ -160,6 +160,7 @@ mod tests {
                 senders_from: Origin::Interfaces,
                 helo: None,
                 selectors: Vec::new(),
+                dnsbls: Vec::new(),
                 interfaces: vec![interface],
                 postfix: None,
                 controls: Vec::new(),

@@ -2,6 +2,7 @@
 
 mod cases;
 mod dane;
+pub(crate) mod dnsbl;
 pub(crate) mod dnssec;
 pub(crate) mod own_network;
 mod page;
