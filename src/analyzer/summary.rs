@@ -42,6 +42,7 @@ impl FinishedSession {
                 (_, TlsState::Started | TlsState::Established) => StarttlsState::Started,
                 (_, TlsState::Refused) => StarttlsState::Refused,
             },
+            tls_proof: self.record.is_encrypted_proof(),
             outcome: self.delivery_facts().outcome(),
         }
     }

@@ -72,6 +72,7 @@ pub(super) struct Families {
     pub(super) capture_dropped: IntCounterVec,
     pub(super) flows_evicted: IntCounter,
     pub(super) last_accepted: IntGaugeVec,
+    pub(super) last_under_tls: IntGaugeVec,
     pub(super) destinations: IntGaugeVec,
     pub(super) policy_verdicts: IntCounterVec,
     pub(super) policy_facts: IntCounterVec,
@@ -328,6 +329,11 @@ impl Families {
             last_accepted: to.gauges(
                 "receive_path_last_accepted_timestamp_seconds",
                 "End of the last captured session from outside with an accepted message, in Unix time; 0 is never.",
+                &["family"],
+            )?,
+            last_under_tls: to.gauges(
+                "receive_path_last_under_tls_timestamp_seconds",
+                "End of the last captured session from outside that completed under TLS, in Unix time; 0 is never.",
                 &["family"],
             )?,
             destinations: to.gauges(

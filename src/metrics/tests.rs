@@ -365,6 +365,7 @@ fn passed(flow: &FlowFacts, direction: MailDirection, outcome: DeliveryOutcome) 
         messages: MessageCounts { accepted: 1, ..MessageCounts::default() },
         replies: [1; 4],
         tls: traffic::StarttlsState::Started,
+        tls_proof: false,
         outcome,
     }
 }
@@ -409,7 +410,13 @@ fn feed_traffic(metrics: &Metrics) {
     assert_eq!(responses.len(), ConnectionResponse::ALL.len());
     for family in Family::ALL {
         let accepted = flow(family, MailDirection::Inbound, FlowOutcome::Established, Side::Client);
-        traffic.on_flow(&passed(&accepted, MailDirection::Inbound, DeliveryOutcome::Accepted));
+        let delivered = passed(&accepted, MailDirection::Inbound, DeliveryOutcome::Accepted);
+        traffic.on_flow(&delivered);
+        traffic.on_flow(&FlowSummary {
+            messages: MessageCounts::default(),
+            tls_proof: true,
+            ..delivered
+        });
         for (n, (outcome, ended)) in responses.into_iter().enumerate() {
             let tried = flow(family, MailDirection::Outbound, outcome, Side::Client);
             let name = Some(format!("mx{n}.example"));

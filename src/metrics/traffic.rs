@@ -78,6 +78,7 @@ pub(super) struct TrafficSeries {
     flows_evicted: IntCounter,
     /// By family.
     last_accepted: [IntGauge; Family::ALL.len()],
+    last_under_tls: [IntGauge; Family::ALL.len()],
     /// By family, then by [`ConnectionResponse::index`].
     destinations: [[IntGauge; ConnectionResponse::ALL.len()]; Family::ALL.len()],
 }
@@ -122,6 +123,9 @@ impl TrafficSeries {
             dropped_syns: dropped("syn")?,
             dropped_others: dropped("other")?,
             flows_evicted: families.flows_evicted.clone(),
+            last_under_tls: array(Family::ALL.iter().map(|family| {
+                families.last_under_tls.get_metric_with_label_values(&[family.as_str()])
+            }))?,
             last_accepted: array(Family::ALL.iter().map(|family| {
                 families.last_accepted.get_metric_with_label_values(&[family.as_str()])
             }))?,
@@ -193,16 +197,20 @@ impl Metrics {
 
     /// Time of the last accepted message from outside in watched traffic, in whole seconds.
     pub fn last_accepted(&self, family: Family) -> Option<Timestamp> {
-        let seconds = u64::try_from(self.traffic.last_accepted[family as usize].get()).ok()?;
-        (seconds > 0).then(|| Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000)))
+        time(&self.traffic.last_accepted[family as usize])
+    }
+
+    /// The same of the last session under TLS that shows that mail arrives.
+    pub fn last_under_tls(&self, family: Family) -> Option<Timestamp> {
+        time(&self.traffic.last_under_tls[family as usize])
     }
 
     /// Evidence for the receive and return paths.
     pub fn set_evidence(&self, evidence: &Evidence<'_>) {
         for family in Family::ALL {
-            let accepted = evidence.receive.of(family).last_accepted.unwrap_or_default();
-            let seconds = i64::try_from(accepted.as_nanos() / 1_000_000_000).unwrap_or(i64::MAX);
-            self.traffic.last_accepted[family as usize].set(seconds);
+            let receive = evidence.receive.of(family);
+            set_time(&self.traffic.last_accepted[family as usize], receive.last_accepted);
+            set_time(&self.traffic.last_under_tls[family as usize], receive.last_under_tls);
             let responses = evidence.return_path.of(family);
             for state in ConnectionResponse::ALL {
                 let count = i64::try_from(*responses.of(state)).unwrap_or(i64::MAX);
@@ -210,4 +218,15 @@ impl Metrics {
             }
         }
     }
+}
+
+/// Of a gauge in seconds of Unix time; 0 is never.
+fn time(gauge: &IntGauge) -> Option<Timestamp> {
+    let seconds = u64::try_from(gauge.get()).ok()?;
+    (seconds > 0).then(|| Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000)))
+}
+
+fn set_time(gauge: &IntGauge, at: Option<Timestamp>) {
+    let seconds = at.unwrap_or_default().as_nanos() / 1_000_000_000;
+    gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
 }

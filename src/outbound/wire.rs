@@ -134,6 +134,7 @@ mod tests {
             messages: MessageCounts::default(),
             replies: [1, 0, 0, 0],
             tls,
+            tls_proof: false,
             outcome,
         }
     }

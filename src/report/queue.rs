@@ -81,7 +81,7 @@ impl LineQueue {
         self.work.notify_one();
     }
 
-    /// Waits for lines, and [`GATHER`] longer for more; `None` when the queue is closed and empty.
+    /// Waits for lines, and a moment longer for more; `None` when the queue is closed and empty.
     pub fn take(&self) -> Option<Batch> {
         let mut state = self.lock();
         while state.next == Batch::default() {

@@ -28,6 +28,9 @@ pub struct FlowSummary<'a> {
     /// Replies by class: 2xx, 3xx, 4xx, 5xx.
     pub replies: [u64; 4],
     pub tls: StarttlsState,
+    /// A session under TLS that completed, with as many bytes of both sides as a delivery takes: mail arrives, although its
+    /// messages are not known.
+    pub tls_proof: bool,
     pub outcome: DeliveryOutcome,
 }
 

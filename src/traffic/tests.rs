@@ -69,6 +69,7 @@ fn summary<'a>(flow: &'a FlowFacts, name: Option<&str>, accepted: u64) -> FlowSu
         messages: MessageCounts { accepted, ..MessageCounts::default() },
         replies: if is_smtp { [4, 1, 0, 0] } else { [0; 4] },
         tls: StarttlsState::Offered,
+        tls_proof: false,
         outcome: match flow.outcome {
             Unanswered => DeliveryOutcome::Unanswered,
             Refused => DeliveryOutcome::Refused,
@@ -162,8 +163,14 @@ fn the_receive_path_is_proven_from_outside_only() {
 fn sessions_under_tls_arrive_too() {
     let mut traffic = Traffic::new(ours());
     let flow = flow(MX6, OUR6, 15, Established);
-    for tls in [StarttlsState::Completed, StarttlsState::Failed, StarttlsState::Started] {
-        traffic.on_flow(&FlowSummary { tls, ..summary(&flow, None, 0) });
+    // A handshake alone proves nothing: its session may have stalled.
+    for (tls, tls_proof) in [
+        (StarttlsState::Completed, true),
+        (StarttlsState::Completed, false),
+        (StarttlsState::Failed, false),
+        (StarttlsState::Started, false),
+    ] {
+        traffic.on_flow(&FlowSummary { tls, tls_proof, ..summary(&flow, None, 0) });
     }
     let Evidence { receive, .. } = traffic.evidence();
     assert_eq!(receive.ipv6.accepted, AcceptedCounts::default());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::harness::tests;
 use crate::support::sites::{ZONES, dns_with};
 use crate::support::{
-    Authority, Config, Family, Gateway, Lab, Mode, Postfix, Process, Smtp, cannot_run, until,
+    Authority, Config, Family, Gateway, Lab, Mode, Postfix, Process, Smtp, cannot_run, port, until,
 };
 use serde_json::Value;
 
@@ -20,6 +20,7 @@ tests![
     an_mta_that_is_dead_over_ipv6_is_found_in_transparent_mode,
     mail_that_stops_arriving_is_a_sign,
     one_network_cannot_use_up_the_probes,
+    watched_sessions_under_tls_are_proof,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -348,4 +349,43 @@ fn one_network_cannot_use_up_the_probes() {
         assert!(reply.starts_with("450 4.4.1"), "{reply}");
     }
     assert!(gateway.log().contains("return_path.rate_limited"));
+}
+
+/// Mail that passes by the gateway under TLS, seen on the wire only: a session that completed is proof, one that ended
+/// at STARTTLS is none.
+fn watched_sessions_under_tls_are_proof() {
+    let lab = Lab::new();
+    let authority = Authority::new(lab.folder("ca"), "mx.example.org");
+    let _postfix = Postfix::start(&lab, &lab.server, "receiver", Some(&authority), "");
+    let config = config(&lab, Mode::Proxy)
+        .set("watch", "source = \"auto\"")
+        .set("site", "addresses = [\"2001:db8:2::/64\", \"198.51.100.0/24\"]");
+    let gateway = Gateway::start(&lab, &config);
+    gateway.wait_for_log("watching client and server by ");
+    let server = lab.server_socket(Family::Ipv6, port::SMTP);
+    let by = || report(&lab, &config, "ipv6")["status"]["proof"].clone();
+    let mut broken_off = lab.client.smtp(server);
+    broken_off.dialogue("S: 220\n C: EHLO client.example.net\n S: 250\n C: STARTTLS\n S: 220");
+    drop(broken_off);
+    gateway.wait_for_metric(
+        "gatepost_tcp_connections_total",
+        &["family=\"ipv6\"", "direction=\"in\""],
+        1.0,
+    );
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(by(), Value::Null);
+    let sent = lab.client.swaks(server, "tls@example.org", &["--tls"]);
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stdout));
+    let proof = until("a proof", || Some(by()).filter(|proof| !proof.is_null()));
+    assert_eq!(proof["by"], "session", "{proof}");
+    assert!(
+        gateway
+            .metric("gatepost_receive_path_last_under_tls_timestamp_seconds", &["family=\"ipv6\""])
+            > 0.0
+    );
+    assert_eq!(
+        gateway
+            .metric("gatepost_receive_path_last_accepted_timestamp_seconds", &["family=\"ipv6\""]),
+        0.0
+    );
 }

@@ -35,11 +35,17 @@ const COUNT_EVERY: u32 = 5;
 
 type Query<T> = Box<dyn Fn(Family) -> BoxFuture<'static, T> + Send + Sync>;
 
+/// The latest proofs of a family in watched traffic: an accepted message, and a session under TLS.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::app) struct WatchedEvidence {
+    pub(in crate::app) accepted: Option<Timestamp>,
+    pub(in crate::app) under_tls: Option<Timestamp>,
+}
+
 /// Evidence besides the relay's own sessions.
 #[derive(Default)]
 pub(in crate::app) struct EvidenceSources {
-    /// The latest accepted message in watched traffic.
-    pub(in crate::app) watched: Option<Box<dyn Fn(Family) -> Option<Timestamp> + Send + Sync>>,
+    pub(in crate::app) watched: Option<Box<dyn Fn(Family) -> WatchedEvidence + Send + Sync>>,
     /// Whether the MX of each of our domains has an address in the family; `None` if unknown.
     pub(in crate::app) mx_has_address: Option<Query<Option<bool>>>,
     pub(in crate::app) vantage: Option<Query<ProbeResult>>,
@@ -380,7 +386,7 @@ impl DoorTask {
         let state = &self.families[family as usize];
         let evidence = self.parts.evidence.lock().of(family, &state.settings, self.now());
         let (sources, relay) = (&self.parts.sources, &self.parts.relay);
-        let watched = sources.watched.as_ref().and_then(|watched| watched(family));
+        let watched = sources.watched.as_ref().map(|watched| watched(family)).unwrap_or_default();
         // Where a client's own address or choice decides whether upstream can be reached, several clients must agree.
         let upstream_down = if relay.upstream_depends_on_client() {
             evidence.upstream_down
@@ -388,7 +394,8 @@ impl DoorTask {
             relay.is_without_upstream(family)
         };
         Signals {
-            accepted: evidence.accepted.max(watched),
+            accepted: evidence.accepted.max(watched.accepted),
+            encrypted: evidence.encrypted.max(watched.under_tls),
             probes: state.probes.clone(),
             has_vantage: sources.vantage.is_some(),
             upstream_down,

@@ -3,13 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::addr::{Family, NetworkKey, Networks, Side};
-use crate::engine::{
-    EncryptedBytes, Event, MessageProgress, Observe, Outcome, SessionRecord, TransactionRecord,
-};
+use crate::addr::{Family, NetworkKey, Networks};
+use crate::engine::{Event, MessageProgress, Observe, Outcome, SessionRecord, TransactionRecord};
 use crate::policy::door::{
-    DoorSettings, EncryptedExchange, FamilyEvidence, InboundEvidence, InboundSession, SessionEnd,
-    SilenceDetector, SilenceSign, UpstreamContact,
+    DoorSettings, FamilyEvidence, InboundEvidence, InboundSession, SilenceDetector, SilenceSign,
+    UpstreamContact,
 };
 use crate::relay::{RelaySettings, UpstreamTarget};
 use crate::smtp::Verb;
@@ -152,17 +150,9 @@ fn inbound(record: &SessionRecord, own_ports: &[u16]) -> InboundSession {
         content_started: smtp.replies.contains_key(&354) || sent_bdat,
         content_complete: smtp.phases.data.is_some(),
         client_bytes: record.tcp.client_bytes,
-        ended_by: match (record.outcome, record.tcp.closed_by) {
-            (Outcome::Timeout, _) => SessionEnd::Timeout,
-            (_, Some(Side::Client)) => SessionEnd::Client,
-            (_, Some(Side::Server)) => SessionEnd::Upstream,
-            (_, None) => SessionEnd::Other,
-        },
+        ended_by: record.ended_by(),
         last_transaction: smtp.transactions.last().map(|last| last.deciding_code()),
-        encrypted: record.encrypted.map(|bytes| EncryptedExchange {
-            is_complete: record.outcome == Outcome::TlsCompleted,
-            ..exchange(bytes, smtp.tls_version, end)
-        }),
+        encrypted: record.encrypted_exchange(),
         upstream: upstream(record, own_ports),
     }
 }
@@ -177,23 +167,5 @@ fn upstream(record: &SessionRecord, own_ports: &[u16]) -> UpstreamContact {
         UpstreamContact::Failed
     } else {
         UpstreamContact::Unknown
-    }
-}
-
-fn exchange(
-    bytes: EncryptedBytes,
-    version: Option<&'static str>,
-    end: Timestamp,
-) -> EncryptedExchange {
-    // Round trips of the handshake (RFC 8446 §2, RFC 5246 §7.3).
-    let handshake = if version == Some("TLSv1.3") { 1 } else { 2 };
-    EncryptedExchange {
-        client_bytes: bytes.client,
-        server_bytes: bytes.server,
-        replies: bytes.server_turns.saturating_sub(handshake),
-        has_hello: version.is_some(),
-        is_complete: false,
-        client_is_due: bytes.last != Some(Side::Client),
-        silence: end.since(bytes.last_at),
     }
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tokio::io::AsyncBufReadExt as _;
 
-pub(super) use self::controller::{DoorController, DoorHandle, EvidenceSources};
+pub(super) use self::controller::{DoorController, DoorHandle, EvidenceSources, WatchedEvidence};
 pub(super) use self::inbound_evidence::SharedEvidence;
 use super::control_client;
 use super::output::print;

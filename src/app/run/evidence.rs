@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::canary::CanaryService;
 use crate::addr::Family;
-use crate::app::door::EvidenceSources;
+use crate::app::door::{EvidenceSources, WatchedEvidence};
 use crate::config::Config;
 use crate::lookup::LookupService;
 use crate::lookup::vantage::{Vantage, VantageResult};
@@ -28,7 +28,10 @@ pub(super) fn evidence_sources(
     let canary = canary.clone();
     let mut sources = EvidenceSources {
         filtered: Some(Box::new(move |family| canary.filtered(family))),
-        watched: Some(Box::new(move |family| watched.last_accepted(family))),
+        watched: Some(Box::new(move |family| WatchedEvidence {
+            accepted: watched.last_accepted(family),
+            under_tls: watched.last_under_tls(family),
+        })),
         ..EvidenceSources::default()
     };
     if let Some(settings) = &config.vantage {

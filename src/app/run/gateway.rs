@@ -227,7 +227,7 @@ impl Gateway {
         });
         let watch = match &config.watch {
             Some(settings) => {
-                let hosts = (&*relay.handle().upstream_addresses(), networks_of_mtas(&config));
+                let hosts = (&*relay.handle().upstream_addresses(), own_side(&config));
                 let (metrics, log) = (Arc::clone(&metrics), Arc::clone(&log));
                 let mut observers: Vec<Arc<dyn FlowObserver>> = Vec::new();
                 let of_lookups =
@@ -341,13 +341,12 @@ impl Gateway {
     }
 }
 
-/// Networks of the MTAs behind this router whose connections to avoided addresses are reset, in both families.
-fn networks_of_mtas(config: &Config) -> Networks {
+/// The networks on our side of a router: `[site] addresses`, and those of the MTAs whose connections to avoided addresses are
+/// reset.
+fn own_side(config: &Config) -> Networks {
     let resets = config.outbound.as_ref().and_then(|outbound| outbound.resets.as_ref());
-    match resets.filter(|resets| !resets.sources.is_empty()) {
-        Some(resets) => Networks::new(resets.sources.iter().chain(config.site.addresses.iter())),
-        None => Networks::default(),
-    }
+    let sources = resets.into_iter().flat_map(|resets| resets.sources.iter());
+    Networks::new(sources.chain(config.site.addresses.iter()))
 }
 
 /// Passes the addresses of this host and its upstreams on: of interfaces and host names they change.

@@ -71,7 +71,7 @@ impl LineOutput {
     ///
     /// # Errors
     /// A line could not be written.
-    pub(super) fn finish(&mut self, last: &str) -> anyhow::Result<()> {
+    pub(super) fn finish(&self, last: &str) -> anyhow::Result<()> {
         while !self.shared.queue.drain(DRAIN) {
             self.check()?;
         }

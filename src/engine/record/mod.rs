@@ -5,6 +5,7 @@
 //! only counted), 64 KiB of policy questions, 64 extension keywords, one server name.
 
 pub(super) mod builder;
+mod encrypted;
 mod joined;
 mod question;
 mod tls_exchange;

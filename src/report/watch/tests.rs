@@ -150,6 +150,7 @@ fn busy() -> WatchView {
             } else {
                 traffic::StarttlsState::Offered
             },
+            tls_proof: false,
             outcome: if established {
                 DeliveryOutcome::Accepted
             } else {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::time::Timestamp;
-use crate::traffic::flow_summary::{FlowSummary, StarttlsState};
+use crate::traffic::flow_summary::FlowSummary;
 use crate::traffic::windows::{TrafficWindow, Windows};
 
 /// Evidence of one family.
@@ -13,7 +13,7 @@ pub struct ReceivePathEvidence {
     pub accepted: AcceptedCounts,
     /// When the last of them ended.
     pub last_accepted: Option<Timestamp>,
-    /// Sessions whose handshake of TLS completed: their messages are not known.
+    /// Sessions under TLS that completed, with as many bytes of both sides as a delivery takes: their messages are not known.
     pub under_tls: AcceptedCounts,
     /// When the last of these ended.
     pub last_under_tls: Option<Timestamp>,
@@ -68,7 +68,7 @@ impl ReceiveTracker {
         self.last_connection = self.last_connection.max(Some(start));
         if summary.messages.accepted > 0 {
             self.accepted.add(end, now);
-        } else if summary.tls == StarttlsState::Completed {
+        } else if summary.tls_proof {
             self.under_tls.add(end, now);
         }
     }

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 
 use super::super::canary::ActiveCanaries;
 use super::super::{door_config::ingress, policy_service};
-use super::{Gateway, danger, listener_names, networks_of_mtas, report_passthrough, watched};
+use super::{Gateway, danger, listener_names, own_side, report_passthrough, watched};
 use crate::addr::Family;
 use crate::app::host_addresses::ThisHost;
 use crate::app::intercept::check_before_start;
@@ -82,8 +82,8 @@ impl Gateway {
             ),
             (config.relay.threads != old.relay.threads, "listen.threads"),
             (
-                config.watch.is_some() && networks_of_mtas(&config) != networks_of_mtas(old),
-                "reset_sources, for [watch],",
+                config.watch.is_some() && own_side(&config) != own_side(old),
+                "site.addresses or reset_sources, for [watch],",
             ),
         ] {
             if changed {

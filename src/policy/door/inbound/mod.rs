@@ -217,7 +217,8 @@ impl InboundSession {
 }
 
 impl EncryptedExchange {
-    fn is_proof(&self, ended_by: SessionEnd) -> bool {
+    /// Whether the session shows that mail arrives: it completed, and both sides sent as much as a delivery takes.
+    pub fn is_proof(&self, ended_by: SessionEnd) -> bool {
         self.is_complete
             && self.replies >= 1
             && self.client_bytes >= MIN_ENCRYPTED
