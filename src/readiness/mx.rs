@@ -10,7 +10,7 @@ use super::finding::{CheckName, FindingList};
 use super::known::{CnameAnswer, KnownAnswers};
 use super::request::CheckRequest;
 use super::spf;
-use crate::addr::{Family, is_global};
+use crate::addr::{Family, is_global, special_purpose};
 use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, MAX_EXCHANGES};
 
 /// Addresses of one exchange that are surveyed.
@@ -259,47 +259,16 @@ fn check_name(name: &DomainName, known: &KnownAnswers, findings: &mut FindingLis
 }
 
 fn unusable_address(name: &DomainName, ip: IpAddr, findings: &mut FindingList) {
-    let kind = purpose(ip);
+    let Some(purpose) = special_purpose(ip) else { return };
     let record = record_type(if ip.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 });
     let about = format!("{name} {ip}");
-    let seen = format!("{kind}, not reachable from the Internet");
+    let why = match purpose.is_reachable {
+        true => "no mail server of one's own can have it",
+        false => "not reachable from the Internet",
+    };
+    let seen = format!("{}, {why}", purpose.name);
     let advice = format!("Remove this {record} record, or replace it by a global address.");
     findings.fail(CheckName::MxAddress, about, seen, advice);
-}
-
-/// Of an address of the IANA special-purpose registries (RFC 6890), by its blocks.
-fn purpose(ip: IpAddr) -> &'static str {
-    match ip {
-        _ if ip.is_loopback() => "loopback address",
-        _ if ip.is_multicast() => "multicast address",
-        _ if ip.is_unspecified() => "unspecified address",
-        IpAddr::V4(v4) => match v4.octets() {
-            [0, ..] => "address of \"this network\" (RFC 791)",
-            [100, ..] => "shared address of carrier-grade NAT (RFC 6598)",
-            [198, 18 | 19, ..] => "benchmark address (RFC 2544)",
-            [192, 88, 99, _] => "6to4 relay address, deprecated (RFC 7526)",
-            [192, 31 | 175, ..] => {
-                "address of AS112, which answers reverse lookups only (RFC 7534)"
-            }
-            _ if v4.is_link_local() => "link-local address (RFC 3927)",
-            _ if v4.is_private() => "private address (RFC 1918)",
-            _ => "reserved address (RFC 6890)",
-        },
-        IpAddr::V6(v6) => match v6.segments() {
-            _ if v6.to_ipv4_mapped().is_some() => "IPv4-mapped address",
-            _ if v6.is_unique_local() => "unique local address (ULA, RFC 4193)",
-            _ if v6.is_unicast_link_local() => "link-local address (RFC 4291)",
-            [0x64, 0xff9b, ..] => "address of a NAT64 translator (RFC 6052, RFC 8215)",
-            [0x100, 0, 0, ..] => "discard address (RFC 6666)",
-            [0x2001, 0, ..] => "Teredo address (RFC 4380)",
-            [0x2001, 2, 0, ..] => "benchmark address (RFC 5180)",
-            [0x2001, 0x20..=0x2f, ..] => "ORCHID, which no host has as an address (RFC 7343)",
-            [0x2002, ..] => "6to4 address, deprecated (RFC 7526)",
-            [0x5f00, ..] => "segment routing identifier (RFC 9602)",
-            [0xfec0..=0xfeff, ..] => "site-local address, deprecated (RFC 3879)",
-            _ => "reserved address (RFC 6890)",
-        },
-    }
 }
 
 /// `elsewhere`: another exchange has a usable address of the family. `made_up`: addresses of the resolver's DNS64.

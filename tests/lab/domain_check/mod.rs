@@ -10,6 +10,7 @@ pub(crate) mod postfix;
 pub(crate) mod recipients;
 mod signed_zones;
 mod site;
+mod special_addresses;
 
 use std::thread;
 
@@ -140,6 +141,7 @@ fn each_domain_has_its_faults_and_no_others() {
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 
+    special_addresses::have_their_names(&lab);
     prints_text(&lab);
     counts_what_is_wished(&lab);
     page::matches_the_output(&lab);

@@ -10,6 +10,7 @@ use std::process::Command;
 use hickory_proto::rr::Name;
 
 use super::cases::CASES;
+use super::special_addresses;
 use crate::support::world::{knot_of_files, whole_zone};
 use crate::support::{
     Authority, CertificateRequest, Family, IssuedCertificate, KeyType, Lab, Postfix, Process,
@@ -277,6 +278,7 @@ fn zones(keys: &Path) -> BTreeMap<String, String> {
             writeln!(site, "{name} {kind} {}", of(name, family)).unwrap();
         }
     }
+    site.push_str(&special_addresses::zone());
     for case in CASES {
         site.push_str(&case.zone.replace('^', case.name));
     }
