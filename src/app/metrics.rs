@@ -59,6 +59,9 @@ fn values(label: &MetricLabel) -> String {
     match label.name.as_str() {
         "rule" => "the names of the active policy rules".to_owned(),
         "certificate" => "the number of the certificate in the configuration, from 1".to_owned(),
+        "domain" => "the checked domain".to_owned(),
+        "exchange" => "the name of a mail server of the domain".to_owned(),
+        "address" => "an address of a mail server, or of a sender".to_owned(),
         "name" => "the first name in the certificate".to_owned(),
         "version" => "the version of the gateway".to_owned(),
         _ => label.values.join(", "),

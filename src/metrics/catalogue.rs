@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use prometheus::Registry;
 use prometheus::proto::{MetricFamily, MetricType};
 use serde::Serialize;
 
+use super::domain_check::DomainFamilies;
 use super::{Metrics, MetricsError};
 use crate::time::Timestamp;
 
@@ -24,14 +26,15 @@ pub struct MetricDescription {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MetricLabel {
     pub name: String,
-    /// Sorted; empty for labels whose values come from the configuration or the build.
+    /// Sorted; empty for labels whose values come from the configuration, the build or a checked domain.
     pub values: Vec<String>,
 }
 
-/// Labels whose values come from the configuration or the build.
-const OPEN: [&str; 5] = ["certificate", "listener", "name", "rule", "version"];
+/// Labels whose values come from the configuration, the build or a checked domain.
+const OPEN: [&str; 8] =
+    ["address", "certificate", "domain", "exchange", "listener", "name", "rule", "version"];
 
-/// All families, by name.
+/// All families, by name, and those of a checked domain.
 ///
 /// # Errors
 /// As [`Metrics::new`].
@@ -40,8 +43,12 @@ pub fn catalogue() -> Result<Vec<MetricDescription>, MetricsError> {
     metrics.verdicts.create_all()?;
     metrics.set_certificates(&[(String::new(), Timestamp::default())]);
     metrics.set_listeners(&["default".into()])?;
-    let families = metrics.registry.gather();
-    Ok(families.iter().map(description).collect())
+    let of_domains = Registry::new();
+    DomainFamilies::register(&of_domains)?.create_all();
+    let families = [metrics.registry.gather(), of_domains.gather()].concat();
+    let mut families: Vec<MetricDescription> = families.iter().map(description).collect();
+    families.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(families)
 }
 
 fn description(family: &MetricFamily) -> MetricDescription {

@@ -1,6 +1,8 @@
 //! The exposition formats and their negotiation.
 
+use axum::http::{HeaderMap, header};
 use prometheus::TextEncoder;
+use prometheus::proto::MetricFamily;
 
 use super::{Metrics, openmetrics};
 
@@ -42,6 +44,12 @@ impl ExpositionFormat {
         }
     }
 
+    /// The format preferred by the headers of a request.
+    pub(super) fn of_request(headers: &HeaderMap) -> Self {
+        let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        Self::preferred(&accept.collect::<Vec<_>>().join(","))
+    }
+
     /// The value of `Content-Type`.
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -54,17 +62,20 @@ impl ExpositionFormat {
 impl Metrics {
     /// All series as text.
     pub fn encode(&self, format: ExpositionFormat) -> String {
-        let families = self.registry.gather();
-        match format {
-            ExpositionFormat::OpenMetrics => openmetrics::encode(&families),
-            ExpositionFormat::Text => {
-                let mut text = String::new();
-                if let Err(e) = TextEncoder::new().encode_utf8(&families, &mut text) {
-                    // The encoder's only error is a family without series, and `gather` leaves those out.
-                    text.push_str(&format!("# incomplete: {e}\n"));
-                }
-                text
+        encode(&self.registry.gather(), format)
+    }
+}
+
+pub(super) fn encode(families: &[MetricFamily], format: ExpositionFormat) -> String {
+    match format {
+        ExpositionFormat::OpenMetrics => openmetrics::encode(families),
+        ExpositionFormat::Text => {
+            let mut text = String::new();
+            if let Err(e) = TextEncoder::new().encode_utf8(families, &mut text) {
+                // The encoder's only error is a family without series, and `gather` leaves those out.
+                text.push_str(&format!("# incomplete: {e}\n"));
             }
+            text
         }
     }
 }

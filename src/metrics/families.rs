@@ -1,4 +1,5 @@
-//! The one place that defines metric families: names, labels, help texts, buckets.
+//! The one place that defines metric families: names, labels, help texts, buckets. Those of a checked domain, which are in no
+//! gateway's own metrics, are in `domain_check/families.rs`.
 //!
 //! Base units (`_bytes`, `_seconds`); counters end in `_total`. One label name for one idea: `reason`, `result`, `state`,
 //! `outcome`, `direction`. No label holds an address, a domain or other client data (rule 17 of ARCHITECTURE.md).
@@ -434,13 +435,7 @@ impl Families {
                 "Sessions refused by a closed door, by method: syn (in the kernel) or smtp (reply 421).",
                 &["family", "method"],
             )?,
-            door_proof_age: to.register(GaugeVec::new(
-                opts(
-                    "door_proof_age_seconds",
-                    "Age of the last mail or probe from outside; -1 is never, 0 without a door.",
-                ),
-                &["family"],
-            )?)?,
+            door_proof_age: to.float_gauges("door_proof_age_seconds", "Age of the last mail or probe from outside; -1 is never, 0 without a door.", &["family"])?,
             door_enforced: to.gauges(
                 "door_enforced",
                 "1 if the state of the door is enforced, 0 if a closed door refuses nothing because mail is not intercepted, \
@@ -562,7 +557,7 @@ impl Families {
 }
 
 /// Creates and registers families.
-struct Registrar<'a>(&'a Registry);
+pub(super) struct Registrar<'a>(pub(super) &'a Registry);
 
 impl Registrar<'_> {
     fn counters(
@@ -578,8 +573,12 @@ impl Registrar<'_> {
         self.register(IntCounter::with_opts(opts(name, help))?)
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, MetricsError> {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, MetricsError> {
         self.register(IntGaugeVec::new(opts(name, help), labels)?)
+    }
+
+    pub(super) fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, MetricsError> {
+        self.register(GaugeVec::new(opts(name, help), labels)?)
     }
 
     fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, MetricsError> {

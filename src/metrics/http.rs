@@ -2,11 +2,11 @@
 //!
 //! Layer 4, on axum. One request per connection. The number of connections, the size and time of a request head and the
 //! lifetime of a connection are bounded: a slow or silent client holds a few kilobytes for a few seconds. Above the limit,
-//! clients wait in the listener's backlog.
+//! clients wait in the listener's backlog. Only a request for a check that takes longer has more time.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{ExpositionFormat, Metrics};
 use crate::addr::OriginalDst;
@@ -172,6 +172,8 @@ async fn accept(
 
 /// Handlers find the address that the connection was made to among the extensions of the request.
 async fn connection(limits: HttpLimits, stream: TcpStream, router: Router) {
+    let end = ConnectionEnd::new(Instant::now() + limits.connection);
+    let router = router.layer(Extension(end.clone()));
     let router = match stream.local_addr() {
         Ok(local) => router.layer(Extension(OriginalDst::new(local))),
         Err(_) => router,
@@ -183,7 +185,36 @@ async fn connection(limits: HttpLimits, stream: TcpStream, router: Router) {
         .max_buf_size(limits.buffer)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     // A failed scrape shows up in Prometheus.
-    let _ = timeout(limits.connection, serving).await;
+    tokio::select! {
+        _ = serving => {}
+        () = end.reached() => {}
+    }
+}
+
+/// When a connection is closed at the latest; clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectionEnd(Arc<Mutex<Instant>>);
+
+impl ConnectionEnd {
+    pub(super) fn new(at: Instant) -> Self {
+        Self(Arc::new(Mutex::new(at)))
+    }
+
+    /// Never to an earlier time.
+    pub(super) fn extend_to(&self, at: Instant) {
+        let mut end = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *end = at.max(*end);
+    }
+
+    async fn reached(&self) {
+        loop {
+            let end = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if end <= Instant::now() {
+                return;
+            }
+            sleep_until(end).await;
+        }
+    }
 }
 
 /// `/metrics`, `/healthz` and `/readyz`.
@@ -204,8 +235,7 @@ async fn show_metrics(
     headers: HeaderMap,
 ) -> Response {
     metrics.set_ready(readiness.get() == ReadyState::Ready);
-    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let format = ExpositionFormat::preferred(&accept.collect::<Vec<_>>().join(","));
+    let format = ExpositionFormat::of_request(&headers);
     let headers = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
     (headers, metrics.encode(format)).into_response()
 }

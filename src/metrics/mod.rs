@@ -1,12 +1,13 @@
 //! The gateway's metrics: counters for events, flows and evidence. `families.rs` defines every family.
 //!
 //! Layer 4, on crate `prometheus`. Label values are closed sets, never an address, a domain, a HELO name or reply text
-//! (rule 17 of ARCHITECTURE.md). Every series exists from the start at zero, so that `rate()` sees the first event. Its
+//! (rule 17 of ARCHITECTURE.md); the answer about a checked domain, which is no part of them, has names and addresses. Every series exists from the start at zero, so that `rate()` sees the first event. Its
 //! handle is resolved then: counting an event is an array index and an atomic add.
 
 mod canary;
 mod catalogue;
 mod delegation;
+pub mod domain_check;
 mod door;
 mod exposition;
 mod families;

@@ -10,6 +10,7 @@ use super::request::CheckRequest;
 use crate::addr::Family;
 use crate::label::labels;
 use crate::policy::facts::Reason;
+use crate::time::Timestamp;
 
 labels! {
     /// In order of severity.
@@ -146,6 +147,19 @@ checks! {
 }
 
 impl CheckName {
+    /// Whether it is about an exchange, with or without one of its addresses.
+    const fn is_about_exchanges(self) -> bool {
+        matches!(
+            self,
+            Self::MxName
+                | Self::MxIpv6
+                | Self::MxIpv4
+                | Self::MxAddress
+                | Self::SmtpFamilies
+                | Self::SmtpCertificate
+        )
+    }
+
     /// Whether receivers refuse mail of a host for a fault in this.
     pub(super) const fn is_reason_to_refuse(self) -> bool {
         matches!(
@@ -195,17 +209,19 @@ pub struct FindingSubject {
 }
 
 impl FindingSubject {
-    fn of(about: &str) -> Self {
+    fn of(check: CheckName, about: &str) -> Self {
         let (name, address) = match about.split_once(' ') {
             Some((name, address)) => (Some(name), address.parse().ok()),
             None => (None, about.parse().ok()),
         };
-        let family = match about {
-            "IPv6" => Some(Family::Ipv6),
-            "IPv4" => Some(Family::Ipv4),
+        let family = match (check, about) {
+            (CheckName::MxIpv6, _) | (_, "IPv6") => Some(Family::Ipv6),
+            (CheckName::MxIpv4, _) | (_, "IPv4") => Some(Family::Ipv4),
             _ => address.map(Family::of),
         };
-        let exchange = name.filter(|_| address.is_some()).map(str::to_owned);
+        let name = name.or(check.is_about_exchanges().then_some(about));
+        let exchange = name.filter(|_| address.is_some() || check.is_about_exchanges());
+        let exchange = exchange.map(str::to_owned);
         Self { exchange, address, family }
     }
 }
@@ -229,7 +245,7 @@ pub struct ServerMeasurement {
     /// The version of TLS that was established.
     pub tls: Option<String>,
     /// The end of the certificate's validity, RFC 3339.
-    pub certificate_ends: Option<String>,
+    pub certificate_ends: Option<Timestamp>,
     /// The kernel's path MTU in octets.
     pub path_mtu: Option<u32>,
     /// Octets of a full segment.
@@ -263,6 +279,15 @@ impl CheckReport {
 
     pub fn outcome(&self) -> CheckStatus {
         self.findings.iter().map(|one| one.outcome).max().unwrap_or(CheckStatus::Unknown)
+    }
+
+    /// Whether no check fails; `None` if that is not known.
+    pub fn is_ready(&self) -> Option<bool> {
+        match self.outcome() {
+            CheckStatus::Pass | CheckStatus::Warn => Some(true),
+            CheckStatus::Unknown => None,
+            CheckStatus::Fail => Some(false),
+        }
     }
 
     pub fn count(&self, outcome: CheckStatus) -> usize {
@@ -299,7 +324,7 @@ impl FindingList {
     ) -> &mut Finding {
         let (portion, about, seen) = (check.portion(), about.to_string(), seen.into());
         let (commands, index) = (Vec::new(), self.0.len());
-        let subject = FindingSubject::of(&about);
+        let subject = FindingSubject::of(check, &about);
         self.0.push(Finding { portion, check, outcome, about, subject, seen, advice, commands });
         &mut self.0[index]
     }

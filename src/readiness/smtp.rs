@@ -84,7 +84,7 @@ pub(super) fn measurements(hosts: &[MxHost], known: &KnownAnswers) -> Vec<Server
             ehlo_s: seconds(&survey.ehlo),
             starttls: survey.ehlo.reply().map(|ehlo| ehlo.offers("STARTTLS")),
             tls: survey.established().map(|tls| tls.version.clone()),
-            certificate_ends: survey.established().map(|tls| tls.not_after.to_string()),
+            certificate_ends: survey.established().map(|tls| tls.not_after),
             path_mtu: survey.path.as_ref().and_then(|path| path.mtu),
             mss: survey.path.as_ref().and_then(|path| path.mss),
         })
@@ -482,17 +482,19 @@ fn compare_families(
             let seen = "no response over IPv6 while IPv4 works: a filter probably drops IPv6";
             let advice = "Open port 25 over IPv6 on the whole path, and let ICMPv6 pass (RFC 4890). Until then remove \
                           the AAAA record: senders wait for a timeout before they try IPv4, if they do.";
-            findings.fail(check, &host.name, seen, advice);
+            findings.fail(check, &host.name, seen, advice).subject.family = Some(Family::Ipv6);
         }
         (false, true) => {
             let advice =
                 "Compare the settings of the server and its filters for IPv6 with those for IPv4.";
-            findings.fail(check, &host.name, "accepts mail over IPv4 but not over IPv6", advice);
+            let seen = "accepts mail over IPv4 but not over IPv6";
+            findings.fail(check, &host.name, seen, advice).subject.family = Some(Family::Ipv6);
         }
         (true, false) => {
             let advice =
                 "Compare the settings of the server and its filters for IPv4 with those for IPv6.";
-            findings.fail(check, &host.name, "accepts mail over IPv6 but not over IPv4", advice);
+            let seen = "accepts mail over IPv6 but not over IPv4";
+            findings.fail(check, &host.name, seen, advice).subject.family = Some(Family::Ipv4);
         }
         // Each address has a finding of its own.
         (false, false) => {}

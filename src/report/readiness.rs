@@ -174,11 +174,7 @@ pub fn json(request: &CheckRequest, report: &CheckReport, time: Timestamp) -> St
         time: time.to_string(),
         domain: request.domain.to_string(),
         outcome: report.outcome(),
-        ready: match report.outcome() {
-            CheckStatus::Pass | CheckStatus::Warn => Some(true),
-            CheckStatus::Unknown => None,
-            CheckStatus::Fail => Some(false),
-        },
+        ready: report.is_ready(),
         counts: OutcomeCounts {
             pass: report.count(CheckStatus::Pass),
             warn: report.count(CheckStatus::Warn),
