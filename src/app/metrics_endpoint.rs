@@ -16,11 +16,15 @@ pub(super) fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     health: HealthState,
-    page: Router,
+    (page, paths): (Router, &'static str),
 ) -> HttpEndpoint {
+    serve_router(listener, (http::routes(metrics, health).merge(page), paths))
+}
+
+/// Routes with their paths, as an error message lists them.
+pub(super) fn serve_router(listener: TcpListener, routes: (Router, &'static str)) -> HttpEndpoint {
     let (stop, stopped) = oneshot::channel::<()>();
-    let router = http::routes(metrics, health).merge(page);
-    tokio::spawn(http::serve(listener, router, async { drop(stopped.await) }));
+    tokio::spawn(http::serve(listener, routes, async { drop(stopped.await) }));
     stop
 }
 
@@ -28,5 +32,5 @@ pub(super) fn serve(
 pub(super) fn serve_with_index(listener: TcpListener, metrics: Arc<Metrics>) -> HttpEndpoint {
     let health = HealthState::new();
     health.set(ReadyState::Ready);
-    serve(listener, metrics, health, http::index())
+    serve(listener, metrics, health, (http::index(), http::PATHS))
 }

@@ -1,5 +1,6 @@
 //! `gatepost vantage --listen ADDR --key FILE --domain DOMAIN…`.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,9 @@ use anyhow::Context as _;
 use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::net::TcpListener;
 
+use super::check::{CheckingHost, domain_checks};
 use super::hostname::hostname;
+use super::metrics_endpoint::{HttpEndpoint, serve_router};
 use super::output::note;
 use super::signals::Shutdown;
 use crate::addr::Networks;
@@ -20,6 +23,8 @@ use crate::lookup::vantage::{
     serve,
 };
 use crate::lookup::{LookupService, LookupSettings, ProbeSettings, Ttls};
+use crate::metrics::domain_check::{DomainCheckSettings, DomainChecks, probe};
+use crate::policy::facts::DomainName;
 use crate::smtp_connection::CanarySender;
 use crate::tls::{UpstreamVerification, upstream_config};
 
@@ -41,16 +46,31 @@ pub(super) async fn vantage(args: VantageArgs) -> anyhow::Result<ExitCode> {
         }
         None => None,
     };
+    let domains: BTreeSet<DomainName> = args.domains.into_iter().collect();
+    let _endpoint = match args.probe_listen {
+        Some(address) => {
+            let settings =
+                DomainCheckSettings { domains: domains.clone(), ..DomainCheckSettings::default() };
+            let host = CheckingHost {
+                dns: args.network.dns,
+                hostname: hostname.clone(),
+                control_socket: None,
+            };
+            let checks = domain_checks(settings, "the options --domain", host);
+            Some(serve_probe(address, checks).await?)
+        }
+        None => None,
+    };
     let settings = settings(args.network.dns, hostname, args.network.timeout);
     let (lookup, _) = LookupService::start(settings, Arc::new(()))?;
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr().context("cannot read the listening address")?;
-    let domains: Vec<String> = args.domains.iter().map(ToString::to_string).collect();
-    note(&format!("listening on {address}, probes {}", domains.join(", ")));
+    let names: Vec<String> = domains.iter().map(ToString::to_string).collect();
+    note(&format!("listening on {address}, probes {}", names.join(", ")));
     let server = VantageServerSettings {
         key,
-        domains: args.domains.into_iter().collect(),
+        domains,
         requests_per_minute: args.requests_per_minute,
         only_global: true,
         canaries,
@@ -61,6 +81,19 @@ pub(super) async fn vantage(args: VantageArgs) -> anyhow::Result<ExitCode> {
         never = serve(listener, VantageServer::new(server, lookup, Arc::new(StderrLog::default()))) => match never {},
         _ = shutdown.requested() => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// `/probe`, for Prometheus.
+async fn serve_probe(
+    address: SocketAddr,
+    checks: Arc<DomainChecks>,
+) -> anyhow::Result<HttpEndpoint> {
+    let listener = TcpListener::bind(address).await;
+    let listener =
+        listener.with_context(|| format!("cannot listen on {address}; change --probe-listen"))?;
+    let address = listener.local_addr().context("cannot read the listening address")?;
+    note(&format!("listening on {address} for Prometheus, at /probe"));
+    Ok(serve_router(listener, (probe(checks), "/probe")))
 }
 
 /// Rejections that are logged in a minute: strangers cannot fill the disk.

@@ -36,6 +36,12 @@ pub struct VantageArgs {
     /// Requests accepted per minute.
     #[arg(long, value_name = "N", default_value = "60")]
     pub requests_per_minute: NonZeroU32,
+    #[arg(
+        help = "Address for Prometheus, such as [::1]:9627: /probe?target=DOMAIN checks one of the domains as `gatepost check` does",
+        long,
+        value_name = "ADDR:PORT"
+    )]
+    pub probe_listen: Option<SocketAddr>,
     /// Sender of canaries, a mailbox of your own; with it the gateway may have pairs sent to mailboxes of the domains.
     #[arg(long, value_name = "ADDRESS", value_parser = mailbox)]
     pub canary_from: Option<String>,

@@ -385,7 +385,12 @@ pub const SECTIONS: &[SectionSpec] = &[
     ] },
     SectionSpec { header: "[metrics]", help: "Metrics and status page over HTTP. Off without this section.", keys: &[
         spec("address", "address", Required(r#""[::1]:9625""#),
-            "Address and port of `/metrics`, `/healthz`, `/readyz` and the status page at `/`."),
+            "Address and port of `/metrics`, `/probe`, `/healthz`, `/readyz` and the status page at `/`."),
+        spec("probe_domains", DOMAINS, Value("[]"),
+            "Domains that `/probe?target=DOMAIN` checks as `gatepost check` does; see [monitoring](check.md#monitoring). No \
+             others: whoever reaches the address can have the gateway connect to their mail servers."),
+        spec("probe_max_age", HOUR, Text("1m"),
+            "Time for which the result of `/probe` is kept and served again."),
     ] },
     SectionSpec { header: "[status]", help: "Status page.", keys: &[
         spec("show_addresses", "boolean", Value("false"),

@@ -27,6 +27,7 @@ use crate::intercept;
 use crate::intercept::door::RefuseMethod;
 use crate::intercept::outbound_reset::OutboundResetSettings;
 use crate::lookup::{self, vantage};
+use crate::metrics::domain_check::DomainCheckSettings;
 use crate::outbound;
 use crate::policy;
 use crate::policy::facts::DomainName;
@@ -50,8 +51,8 @@ pub struct Config {
     /// Present exactly with a listener in `mode = "tproxy"`.
     pub intercept: Option<intercept::InterceptSettings>,
     pub log: report::LogSettings,
-    /// `[metrics] address`; absent without the section.
-    pub metrics: Option<SocketAddr>,
+    /// `[metrics]`; absent without the section.
+    pub metrics: Option<MetricsConfig>,
     /// `[status]`: contents of the status page.
     pub status: report::status::StatusSettings,
     pub control: control::ControlSettings,
@@ -84,6 +85,14 @@ pub enum UpstreamTrust {
     Unknown,
     /// It may relay, and `[upstream] trusted_by_address` says that the MTA trusts no address.
     Denied,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsConfig {
+    pub address: SocketAddr,
+    /// The domains of `/probe`.
+    pub checks: DomainCheckSettings,
 }
 
 /// `[door]`

@@ -573,11 +573,21 @@ impl Registrar<'_> {
         self.register(IntCounter::with_opts(opts(name, help))?)
     }
 
-    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, MetricsError> {
+    pub(super) fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, MetricsError> {
         self.register(IntGaugeVec::new(opts(name, help), labels)?)
     }
 
-    pub(super) fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, MetricsError> {
+    pub(super) fn float_gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<GaugeVec, MetricsError> {
         self.register(GaugeVec::new(opts(name, help), labels)?)
     }
 

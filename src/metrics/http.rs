@@ -6,8 +6,8 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -25,7 +25,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::{ExpositionFormat, Metrics};
 use crate::addr::OriginalDst;
 
-const PATHS: &str = "paths: /, /metrics, /healthz, /readyz";
+/// Of an endpoint without `/probe`.
+pub const PATHS: &str = "/, /metrics, /healthz, /readyz";
+pub const PATHS_WITH_PROBE: &str = "/, /metrics, /probe, /healthz, /readyz";
 
 /// Whether the gateway accepts sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,20 +122,24 @@ const LIMITS: HttpLimits = HttpLimits {
     buffer: 8192,
 };
 
-/// Serves `router`, which must have no fallback of its own, on `listener` until `shutdown` completes, then waits up to a
-/// second for requests in progress.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    serve_within(LIMITS, listener, router, shutdown).await;
+/// Serves `router`, which has the `paths` and no fallback of its own, on `listener` until `shutdown` completes, then waits up
+/// to a second for requests in progress.
+pub async fn serve(
+    listener: TcpListener,
+    (router, paths): (Router, &'static str),
+    shutdown: impl Future<Output = ()>,
+) {
+    serve_within(LIMITS, listener, (router, paths), shutdown).await;
 }
 
 async fn serve_within(
     limits: HttpLimits,
     listener: TcpListener,
-    router: Router,
+    (router, paths): (Router, &'static str),
     shutdown: impl Future<Output = ()>,
 ) {
     let router = router
-        .fallback(async || (StatusCode::NOT_FOUND, format!("not found; {PATHS}\n")))
+        .fallback(async move || (StatusCode::NOT_FOUND, format!("not found; paths: {paths}\n")))
         .method_not_allowed_fallback(async || {
             (StatusCode::METHOD_NOT_ALLOWED, "method not allowed; use GET\n")
         });
@@ -227,7 +233,7 @@ pub fn routes(metrics: Arc<Metrics>, readiness: HealthState) -> Router {
 
 /// `/` without a status page: a list of the paths.
 pub fn index() -> Router {
-    Router::new().route("/", get(async || format!("gatepost: {PATHS}\n")))
+    Router::new().route("/", get(async || format!("gatepost: paths: {PATHS}\n")))
 }
 
 async fn show_metrics(
@@ -258,6 +264,9 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::metrics::domain_check::{CheckFuture, DomainCheckSettings, DomainChecks, probe};
+    use crate::policy::facts::DomainName;
+    use crate::readiness::CheckReport;
 
     struct Endpoint {
         address: SocketAddr,
@@ -276,7 +285,7 @@ mod tests {
             let _ = stopped.await;
         };
         let router = routes(metrics, readiness.clone()).merge(index());
-        let task = tokio::spawn(serve_within(limits, listener, router, shutdown));
+        let task = tokio::spawn(serve_within(limits, listener, (router, PATHS), shutdown));
         Endpoint { address, readiness, stop, task }
     }
 
@@ -375,6 +384,31 @@ mod tests {
         let mut rest = Vec::new();
         let _ = silent.read_to_end(&mut rest).await;
         assert!(rest.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_check_extends_the_life_of_its_connection() {
+        let domain = DomainName::parse("a.example").unwrap();
+        let settings =
+            DomainCheckSettings { domains: [domain].into(), ..DomainCheckSettings::default() };
+        let run = Box::new(|_, _| {
+            Box::pin(async {
+                sleep(Duration::from_millis(300)).await;
+                Ok(CheckReport::default())
+            }) as CheckFuture
+        });
+        let router = probe(Arc::new(DomainChecks::new(settings, "here", run)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = HttpLimits { connection: Duration::from_millis(100), ..LIMITS };
+        let shutdown = std::future::pending();
+        tokio::spawn(serve_within(limits, listener, (router, "/probe"), shutdown));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = b"GET /probe?target=a.example HTTP/1.1\r\nHost: gatepost\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
 
     #[tokio::test]

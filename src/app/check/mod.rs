@@ -4,6 +4,7 @@
 
 mod domain_checker;
 pub(super) mod host;
+mod probe;
 mod sending;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-pub(super) use self::domain_checker::DomainChecker;
+use self::domain_checker::DomainChecker;
+pub(super) use self::probe::{CheckingHost, domain_checks};
 pub(super) use self::sending::{CheckedHost, check_sending};
 use crate::addr::{Family, is_global};
 use crate::app::hostname::hostname;
@@ -120,23 +122,22 @@ async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
         postfix,
         controls: args.controls.clone(),
         vantage: args.vantage,
-        closed_doors: closed_doors(args.config.as_deref()).await?,
+        closed_doors: closed_doors(&control_client::socket(None, args.config.as_deref())?).await,
         policy_server,
     })
 }
 
-/// Of the gateway on this host, if one is running: by its configuration file, or at the default control socket.
-async fn closed_doors(config: Option<&Path>) -> anyhow::Result<BTreeMap<Family, String>> {
-    let socket = control_client::socket(None, config)?;
+/// Of the gateway on this host, if one is running and has this control socket.
+async fn closed_doors(socket: &Path) -> BTreeMap<Family, String> {
     // A host without a gateway has no closed door.
     let doors =
-        timeout(DOORS, door::doors(&socket)).await.map_or(Vec::new(), Result::unwrap_or_default);
+        timeout(DOORS, door::doors(socket)).await.map_or(Vec::new(), Result::unwrap_or_default);
     let closed = doors.into_iter().filter(|door| door.enforced).filter_map(|door| {
         let status = door.status.filter(|status| !status.admits)?;
         let since = date_time(status.since);
         Some((door.family, format!("{}, since {since} UTC", status.detail)))
     });
-    Ok(closed.collect())
+    closed.collect()
 }
 
 /// `--vantage`, about the domain of the check.

@@ -62,7 +62,7 @@ impl Bootstrap {
         capabilities::change_user(config)?;
         let control = control::bind(&config.control)?;
         let listeners = Listeners::open(&config.relay, sockets)?;
-        let metrics_listener = match config.metrics {
+        let metrics_listener = match config.metrics.as_ref().map(|metrics| metrics.address) {
             Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
                 format!("cannot listen on {address} for metrics; change `[metrics] address`")
             })?),

@@ -32,6 +32,7 @@ use super::service_manager::ServiceManager;
 use super::status_page::StatusSources;
 use super::upstream_log::UpstreamLog;
 use crate::addr::Networks;
+use crate::app::check::{CheckingHost, domain_checks};
 use crate::app::door::{DoorController, DoorHandle, SharedEvidence};
 use crate::app::host_checks;
 use crate::app::intercept::check_before_start;
@@ -43,7 +44,8 @@ use crate::config::Config;
 use crate::intercept::SharedInterception;
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
-use crate::metrics::http::{HealthState, ReadyState};
+use crate::metrics::domain_check::{DomainChecks, probe};
+use crate::metrics::http::{HealthState, PATHS_WITH_PROBE, ReadyState};
 use crate::postfix::policy::PolicyService;
 use crate::relay::{Relay, RelayHandle, TlsConfigs};
 use crate::report::status::StatusCollector;
@@ -139,7 +141,13 @@ impl Gateway {
         sources.set_warning(danger(&config));
         let endpoint = metrics_listener.map(|listener| {
             let page = sources.page(Arc::clone(&status), (path, &config), health.clone());
-            metrics_endpoint::serve(listener, Arc::clone(&metrics), health.clone(), page)
+            let page = page.merge(probe(domain_checks_of(&config)));
+            metrics_endpoint::serve(
+                listener,
+                Arc::clone(&metrics),
+                health.clone(),
+                (page, PATHS_WITH_PROBE),
+            )
         });
         let control = control.map_err(|error| log.notice(LogLevel::Warn, &error)).ok();
         metrics.set_sessions_limit(config.relay.limits.sessions);
@@ -339,6 +347,17 @@ impl Gateway {
         self.log.flush(FLUSH_TIMEOUT);
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// For `/probe`.
+fn domain_checks_of(config: &Config) -> Arc<DomainChecks> {
+    let settings = config.metrics.as_ref().map(|metrics| metrics.checks.clone());
+    let host = CheckingHost {
+        dns: config.lookup.dns_servers.first().copied(),
+        hostname: config.relay.smtp.hostname.clone(),
+        control_socket: Some(config.control.socket.clone()),
+    };
+    domain_checks(settings.unwrap_or_default(), "`probe_domains` in [metrics]", host)
 }
 
 /// The networks on our side of a router: `[site] addresses`, and those of the MTAs whose connections to avoided addresses are

@@ -143,8 +143,8 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     cross_checks::rule_listeners(&listeners, rules, postfix.has_policy(), &mut diagnostics);
     let asked = cross_checks::call_ahead(&listeners, &policies, &mut diagnostics);
     cross_checks::paths(&smtp.paths, &policies, &mut diagnostics);
-    cross_checks::metrics(&listeners, &metrics, &mut diagnostics);
-    postfix::check(&postfix, &listeners, &metrics, &policies, &mut diagnostics);
+    cross_checks::metrics(&listeners, &metrics.address, &mut diagnostics);
+    postfix::check(&postfix, &listeners, &metrics.address, &policies, &mut diagnostics);
     cross_checks::timeouts(&timeouts, &mut diagnostics);
     let errors = diagnostics.finish();
     if !errors.is_empty() {
@@ -178,7 +178,6 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
         drain: timeouts.drain.clone().or(sections::DRAIN),
         timeouts: timeout_sets(timeouts),
     };
-    let metrics = metrics.given().map(|address| *address.get_ref());
     let own_networks = site.addresses.clone();
     let lookup = LookupSettings { own_networks, ..lookup::with_relay(lookup, &relay, asked) };
     Ok(Config {
@@ -187,7 +186,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
         tls: tls.settings,
         intercept,
         log,
-        metrics,
+        metrics: metrics.settings(),
         status,
         control,
         policy_service: postfix.settings(),

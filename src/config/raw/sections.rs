@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::listeners::{ListenerReference, listener_or_address, named_listeners};
 use super::net::{
-    host_name_or_address, hostname, interface, is_domain, keyword, listener, network,
+    domain, host_name_or_address, hostname, interface, is_domain, keyword, listener, network,
 };
 use super::reader::{Field, List, Section};
 use super::text::printable;
@@ -19,11 +19,13 @@ use super::values::{
     boolean, duration, integer, into_values, list, non_empty, one_of, path, size, string,
 };
 use crate::addr::{Family, Networks};
+use crate::config::MetricsConfig;
 use crate::config::size::WATCH_BUFFER;
 use crate::control;
 use crate::engine::{
     BareNewlines, EarlyData, Limits as SessionLimits, PathSyntax, Pregreet, RefuseAt, SmtpOptions,
 };
+use crate::metrics::domain_check::DomainCheckSettings;
 use crate::policy::{AccessRule, PolicyAction};
 use crate::relay::RelayLimits;
 use crate::report::{LogFormat, LogSettings, status};
@@ -242,11 +244,30 @@ pub(super) fn log(section: &mut Section<'_, '_, '_>) -> LogSettings {
     }
 }
 
-pub(super) fn metrics(section: &mut Section<'_, '_, '_>) -> Field<SocketAddr> {
-    match section.start() {
+/// `[metrics]`
+pub(super) struct MetricsSection {
+    pub(super) address: Field<SocketAddr>,
+    checks: DomainCheckSettings,
+}
+
+impl MetricsSection {
+    pub(super) fn settings(self) -> Option<MetricsConfig> {
+        Some(MetricsConfig { address: self.address.into_option()?, checks: self.checks })
+    }
+}
+
+pub(super) fn metrics(section: &mut Section<'_, '_, '_>) -> MetricsSection {
+    let address = match section.start() {
         Some(_) => section.require("address", listener),
         None => Field::Absent,
-    }
+    };
+    let domains = section.read("probe_domains", list(domain)).or_default();
+    let max_age = section.read("probe_max_age", duration(SECOND..=HOUR));
+    let checks = DomainCheckSettings {
+        domains: into_values(domains).into_iter().collect(),
+        max_age: max_age.or(DomainCheckSettings::MAX_AGE),
+    };
+    MetricsSection { address, checks }
 }
 
 pub(super) fn status(section: &mut Section<'_, '_, '_>) -> status::StatusSettings {

@@ -106,3 +106,96 @@ fn labels((exchange, address, family): SubjectKey<'_>) -> [String; 3] {
 fn seconds(time: Timestamp) -> f64 {
     time.since(Timestamp::default()).as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readiness::Finding;
+
+    fn finding(check: CheckName, outcome: CheckStatus, subject: FindingSubject) -> Finding {
+        Finding {
+            portion: check.portion(),
+            check,
+            outcome,
+            about: "for people only".to_owned(),
+            subject,
+            seen: "likewise".to_owned(),
+            advice: None,
+            commands: Vec::new(),
+        }
+    }
+
+    fn checked(findings: Vec<Finding>) -> CheckedDomain {
+        let address = "2001:db8::25".parse().unwrap();
+        let servers = vec![ServerMeasurement {
+            exchange: "mx.ready.example".to_owned(),
+            address,
+            family: Family::of(address),
+            called_from: None,
+            connect_s: Some(0.25),
+            greeting_s: Some(1.5),
+            ehlo_s: None,
+            starttls: Some(true),
+            tls: None,
+            certificate_ends: Some(Timestamp::from_nanos(1_767_323_045_000_000_000)),
+            path_mtu: Some(1280),
+            mss: None,
+        }];
+        CheckedDomain {
+            domain: DomainName::parse("ready.example").unwrap(),
+            report: CheckReport { findings, servers, ..CheckReport::default() },
+            at: Timestamp::from_nanos(1_767_000_000_500_000_000),
+            took: Duration::from_millis(2500),
+        }
+    }
+
+    #[test]
+    fn a_report_as_series() {
+        let address = Some("2001:db8::25".parse().unwrap());
+        let server = FindingSubject {
+            exchange: Some("mx.ready.example".to_owned()),
+            address,
+            family: Some(Family::Ipv6),
+        };
+        let family = FindingSubject { family: Some(Family::Ipv4), ..FindingSubject::default() };
+        let checked = checked(vec![
+            finding(CheckName::SmtpGreeting, CheckStatus::Fail, server),
+            finding(CheckName::SenderAddress, CheckStatus::Unknown, family),
+            // Of two keys.
+            finding(CheckName::DkimKey, CheckStatus::Warn, FindingSubject::default()),
+            finding(CheckName::DkimKey, CheckStatus::Pass, FindingSubject::default()),
+        ]);
+        let text = checked.encode(ExpositionFormat::Text).unwrap();
+        insta::assert_snapshot!(text);
+        let other = checked.encode(ExpositionFormat::OpenMetrics).unwrap();
+        assert!(other.contains("gatepost_check_path_mtu_bytes{") && other.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn unknown_is_neither_ready_nor_not() {
+        for (outcome, expected) in [
+            (CheckStatus::Pass, 1),
+            (CheckStatus::Warn, 1),
+            (CheckStatus::Unknown, -1),
+            (CheckStatus::Fail, 0),
+        ] {
+            let found = finding(CheckName::MxRecords, outcome, FindingSubject::default());
+            let text = checked(vec![found]).encode(ExpositionFormat::Text).unwrap();
+            let line = format!("\ngatepost_check_ready{{domain=\"ready.example\"}} {expected}\n");
+            assert!(text.contains(&line), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_cannot_break_out_of_their_labels() {
+        let subject = FindingSubject {
+            exchange: Some("\"} 1\nup 0\n\\".to_owned()),
+            ..FindingSubject::default()
+        };
+        let found = finding(CheckName::MxName, CheckStatus::Fail, subject);
+        for format in [ExpositionFormat::Text, ExpositionFormat::OpenMetrics] {
+            let text = checked(vec![found.clone()]).encode(format).unwrap();
+            assert!(!text.lines().any(|line| line.starts_with("up")), "{text}");
+        }
+    }
+}

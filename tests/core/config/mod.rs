@@ -115,7 +115,9 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!(relay.drain, Duration::from_secs(30));
     assert_eq!(config.intercept, None);
     assert_eq!(config.log, gatepost::report::LogSettings::default());
-    assert_eq!(config.metrics, Some("[::1]:9625".parse().unwrap()));
+    let metrics = config.metrics.unwrap();
+    assert_eq!(metrics.address, "[::1]:9625".parse().unwrap());
+    assert_eq!(metrics.checks.max_age, Duration::from_secs(60));
     assert!(!config.status.show_addresses, "client addresses are private by default");
 }
 
