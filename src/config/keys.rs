@@ -389,7 +389,7 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("probe_domains", DOMAINS, Value("[]"),
             "Domains that `/probe?target=DOMAIN` checks as `gatepost check` does; see [monitoring](check.md#monitoring). No \
              others: whoever reaches the address can have the gateway connect to their mail servers."),
-        spec("probe_max_age", HOUR, Text("1m"),
+        spec("probe_cache_time", HOUR, Text("1m"),
             "Time for which the result of `/probe` is kept and served again."),
     ] },
     SectionSpec { header: "[status]", help: "Status page.", keys: &[

@@ -262,7 +262,7 @@ pub(super) fn metrics(section: &mut Section<'_, '_, '_>) -> MetricsSection {
         None => Field::Absent,
     };
     let domains = section.read("probe_domains", list(domain)).or_default();
-    let max_age = section.read("probe_max_age", duration(SECOND..=HOUR));
+    let max_age = section.read("probe_cache_time", duration(SECOND..=HOUR));
     let checks = DomainCheckSettings {
         domains: into_values(domains).into_iter().collect(),
         max_age: max_age.or(DomainCheckSettings::MAX_AGE),

@@ -45,7 +45,7 @@ impl DomainFamilies {
             )?,
             timestamp: to.float_gauges(
                 "check_timestamp_seconds",
-                "Of `/probe`: end of the domain's check, in Unix time; a result is kept for `metrics.probe_max_age`.",
+                "Of `/probe`: end of the domain's check, in Unix time; a result is kept for `metrics.probe_cache_time`.",
                 DOMAIN,
             )?,
             connect: to.float_gauges(

@@ -183,11 +183,14 @@ fn panels(rows: &[Row]) -> Vec<Value> {
     panels
 }
 
+/// Metrics of checked domains, whose job and instance are none of a gateway.
+const OF_DOMAINS: &str = "gatepost_check_";
+
 /// The expression with a further matcher in every selector.
 pub(super) fn with_matcher(expr: &str, further: &str) -> String {
     let mut text = String::new();
     let mut copied = 0;
-    for (_, end) in names(expr) {
+    for (_, end) in names(expr).into_iter().filter(|(at, _)| !expr[*at..].starts_with(OF_DOMAINS)) {
         text.push_str(&expr[copied..end]);
         (text, copied) = match expr[end..].strip_prefix('{') {
             Some(_) => (text + "{" + further + ", ", end + 1),
@@ -201,4 +204,5 @@ pub(super) fn with_matcher(expr: &str, further: &str) -> String {
 fn a_matcher_is_added_to_each_selector() {
     let chosen = with_matcher("rate(up[1m]) + gatepost_b{c=\"d\"}", "a=\"b\"");
     assert_eq!(chosen, "rate(up{a=\"b\"}[1m]) + gatepost_b{a=\"b\", c=\"d\"}");
+    assert_eq!(with_matcher("gatepost_check_ready == 0", "a=\"b\""), "gatepost_check_ready == 0");
 }

@@ -82,6 +82,7 @@ enum Values {
     Age,
     Capture,
     Redis,
+    Check,
 }
 
 /// Colours by pattern; the last match applies.
@@ -112,6 +113,8 @@ const DOOR: ValueTexts = &[
 ];
 const AGE: ValueTexts = &[(-1, "never", "orange")];
 const CAPTURE: ValueTexts = &[(0, "off", "text"), (1, "on", "green")];
+const CHECK: ValueTexts =
+    &[(-1, "unknown", "text"), (0, "NOT READY", "red"), (1, "ready", "green")];
 const REDIS: ValueTexts = &[(0, "down", "text"), (1, "up", "green")];
 
 impl Panel {
@@ -229,6 +232,7 @@ impl Panel {
             Some(Values::Age) => AGE,
             Some(Values::Capture) => CAPTURE,
             Some(Values::Redis) => REDIS,
+            Some(Values::Check) => CHECK,
         };
         let options: BTreeMap<String, Value> = words
             .iter()
