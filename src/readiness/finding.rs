@@ -34,6 +34,8 @@ labels! {
         Spf = "spf",
         Dkim = "dkim",
         Dmarc = "dmarc",
+        MtaSts = "mta_sts",
+        TlsRpt = "tls_rpt",
         Postfix = "postfix",
     }
 }
@@ -126,6 +128,27 @@ checks! {
     DmarcRecord "dmarc_record" Dmarc,
     DmarcPolicy "dmarc_policy" Dmarc,
     DmarcReports "dmarc_reports" Dmarc,
+    /// The TXT record that announces a policy.
+    MtaStsRecord "mta_sts_record" MtaSts,
+    /// The addresses of the policy host.
+    MtaStsHost "mta_sts_host" MtaSts,
+    /// The HTTPS response with the policy.
+    MtaStsFetch "mta_sts_fetch" MtaSts,
+    /// The certificate of the policy host.
+    MtaStsCertificate "mta_sts_certificate" MtaSts,
+    /// The policy host serves one policy over both families.
+    MtaStsFamilies "mta_sts_families" MtaSts,
+    /// The syntax of the policy, and its mode.
+    MtaStsPolicy "mta_sts_policy" MtaSts,
+    /// How long senders keep the policy.
+    MtaStsMaxAge "mta_sts_max_age" MtaSts,
+    /// The policy names the exchanges.
+    MtaStsMx "mta_sts_mx" MtaSts,
+    /// A server has the certificate that an enforced policy demands.
+    MtaStsServer "mta_sts_server" MtaSts,
+    TlsRptRecord "tls_rpt_record" TlsRpt,
+    /// The addresses that take reports.
+    TlsRptReports "tls_rpt_reports" TlsRpt,
     PostfixProtocols "postfix_protocols" Postfix,
     PostfixInterfaces "postfix_interfaces" Postfix,
     PostfixPreference "postfix_preference" Postfix,
@@ -157,6 +180,20 @@ impl CheckName {
                 | Self::MxAddress
                 | Self::SmtpFamilies
                 | Self::SmtpCertificate
+                | Self::MtaStsServer
+        )
+    }
+
+    /// Whether the name beside an address is that of a web server.
+    const fn is_about_policy_host(self) -> bool {
+        matches!(
+            self,
+            Self::MtaStsHost
+                | Self::MtaStsFetch
+                | Self::MtaStsCertificate
+                | Self::MtaStsPolicy
+                | Self::MtaStsMaxAge
+                | Self::MtaStsMx
         )
     }
 
@@ -220,7 +257,8 @@ impl FindingSubject {
             _ => address.map(Family::of),
         };
         let name = name.or(check.is_about_exchanges().then_some(about));
-        let exchange = name.filter(|_| address.is_some() || check.is_about_exchanges());
+        let names_exchange = address.is_some() && !check.is_about_policy_host();
+        let exchange = name.filter(|_| names_exchange || check.is_about_exchanges());
         let exchange = exchange.map(str::to_owned);
         Self { exchange, address, family }
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::name_server_reply::NameServerReply;
 use super::outside_view::OutsideView;
+use super::policy_fetch::PolicyFetch;
 use super::survey::{ConnectResult, Survey};
 use super::validated::{ValidatedAnswer, ValidatedType};
 use crate::addr::Family;
@@ -13,7 +14,7 @@ use crate::policy::facts::{
     Answer, Answers, DomainName, Evaluation, Fact, Lookup, LookupResult, Reason,
 };
 
-/// A DNS query, or the survey of a mail server.
+/// A DNS query, the survey of a mail server, or a request to a web server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CheckQuestion {
     Lookup(Lookup),
@@ -29,6 +30,8 @@ pub enum CheckQuestion {
     Outside(Family),
     /// Greeting, EHLO, large segments and TLS at port 25 of an address of the exchange.
     Survey(IpAddr, DomainName),
+    /// The policy of MTA-STS at an address of the policy host.
+    Policy(IpAddr, DomainName),
 }
 
 /// The CNAME record of a name.
@@ -49,6 +52,7 @@ pub struct KnownAnswers {
     controls: BTreeMap<IpAddr, ConnectResult>,
     outside: BTreeMap<Family, OutsideView>,
     surveys: BTreeMap<(IpAddr, DomainName), Survey>,
+    policies: BTreeMap<(IpAddr, DomainName), PolicyFetch>,
     missing: RefCell<BTreeSet<CheckQuestion>>,
 }
 
@@ -84,6 +88,10 @@ impl KnownAnswers {
 
     pub fn insert_survey(&mut self, address: IpAddr, exchange: DomainName, survey: Survey) {
         self.surveys.insert((address, exchange), survey);
+    }
+
+    pub fn insert_policy(&mut self, address: IpAddr, host: DomainName, fetch: PolicyFetch) {
+        self.policies.insert((address, host), fetch);
     }
 
     /// The TXT records of `name`, possibly none; or why the lookup failed.
@@ -128,6 +136,11 @@ impl KnownAnswers {
     pub(super) fn survey(&self, address: IpAddr, exchange: &DomainName) -> Option<&Survey> {
         let found = self.surveys.get(&(address, exchange.clone()));
         self.or_missing(found, || CheckQuestion::Survey(address, exchange.clone()))
+    }
+
+    pub(super) fn policy(&self, address: IpAddr, host: &DomainName) -> Option<&PolicyFetch> {
+        let found = self.policies.get(&(address, host.clone()));
+        self.or_missing(found, || CheckQuestion::Policy(address, host.clone()))
     }
 
     pub(super) fn lookup(&self, lookup: Lookup) -> Option<&Answer> {

@@ -5,8 +5,8 @@
 //! test all of it.
 //!
 //! NXDOMAIN and NODATA are answers. SERVFAIL and timeouts make a finding [`CheckStatus::Unknown`], which is neither pass nor
-//! fail. RFC 5321 §5.1 and RFC 7505 for MX, RFC 4035 for signatures, RFC 7672 for DANE, RFC 8601 §2.7.3 for reverse names, RFC 7208 for SPF, RFC 6376 for DKIM,
-//! RFC 9989 for DMARC.
+//! fail. RFC 5321 §5.1 and RFC 7505 for MX, RFC 4035 for signatures, RFC 7672 for DANE, RFC 8601 §2.7.3 for reverse names,
+//! RFC 7208 for SPF, RFC 6376 for DKIM, RFC 9989 for DMARC, RFC 8461 for MTA-STS, RFC 8460 for TLSRPT.
 
 mod blocklist;
 mod caa;
@@ -17,12 +17,14 @@ mod dns64;
 mod dns_signatures;
 mod finding;
 mod known;
+mod mta_sts;
 mod mtu;
 mod mx;
 mod name_server_reply;
 mod name_servers;
 mod outside_view;
 mod own_network;
+mod policy_fetch;
 mod policy_server;
 mod postconf;
 mod postfix;
@@ -36,8 +38,10 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tls_rpt;
 mod tlsa;
 mod validated;
+mod versioned_text;
 
 use self::finding::FindingList;
 pub use self::finding::{
@@ -47,6 +51,7 @@ pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers};
 use self::mx::MxHost;
 pub use self::name_server_reply::NameServerReply;
 pub use self::outside_view::{OutsideResult, OutsideView};
+pub use self::policy_fetch::{HttpResponse, MAX_POLICY, PolicyFetch, PolicyResponse};
 pub use self::policy_server::{PolicyServer, PolicyServerAddress, PolicyServerError};
 pub use self::postconf::{PARAMETERS, Postfix, RESTRICTIONS};
 pub use self::postfix::{InstalledParts, install_commands};
@@ -117,6 +122,10 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
     spf::check(request, judges_senders == Some(true), known, &mut findings);
     dkim::check(request, known, &mut findings);
     dmarc::check(request, known, &mut findings);
+    if !hosts.is_empty() {
+        let uses_mta_sts = mta_sts::check(request, &hosts, known, &mut findings);
+        tls_rpt::check(request, uses_mta_sts == Some(true), known, &mut findings);
+    }
     postfix::check(request, known, &mut findings);
     let missing = known.take_missing();
     if missing.is_empty() {

@@ -4,6 +4,7 @@ mod blocklist;
 mod caa;
 mod dane;
 mod dns;
+mod mta_sts;
 mod name_servers;
 mod own_network;
 mod postmaster;
@@ -27,6 +28,7 @@ struct Zone {
     /// Others do not answer.
     controls: BTreeMap<IpAddr, ConnectResult>,
     outside: BTreeMap<Family, OutsideView>,
+    policies: BTreeMap<IpAddr, PolicyFetch>,
 }
 
 /// Records of `a.example` without a fault.
@@ -102,6 +104,7 @@ impl Zone {
             surveys: surveys.into(),
             controls: BTreeMap::new(),
             outside: BTreeMap::new(),
+            policies: BTreeMap::new(),
         };
         zone.change(GOOD);
         zone.change(changes);
@@ -166,6 +169,11 @@ impl Zone {
             }
             CheckQuestion::Outside(family) => {
                 return known.insert_outside(family, self.outside[&family].clone());
+            }
+            CheckQuestion::Policy(ip, host) => {
+                let fetch = self.policies.get(&ip).cloned();
+                let fetch = fetch.unwrap_or_else(|| PolicyFetch::only(ConnectResult::Refused));
+                return known.insert_policy(ip, host, fetch);
             }
             CheckQuestion::Lookup(lookup) => lookup,
         };

@@ -93,6 +93,8 @@ const fn title(portion: Portion) -> &'static str {
         Portion::Spf => "SPF",
         Portion::Dkim => "DKIM",
         Portion::Dmarc => "DMARC",
+        Portion::MtaSts => "MTA-STS",
+        Portion::TlsRpt => "TLS reports",
         Portion::Postfix => "Postfix on this host",
     }
 }

@@ -30,14 +30,15 @@ use crate::cli::{CheckArgs, OutputFormat};
 use crate::config::Config;
 use crate::humanize::date_time;
 use crate::lookup::vantage::{DEFAULT_TIMEOUT, Vantage, VantageResult, VantageSettings};
-use crate::lookup::{Dns, Sources, SurveySettings, SurveyTls, answers, survey};
+use crate::lookup::{Dns, Sources, SurveySettings, SurveyTls, answers, fetch_policy, survey};
 use crate::policy::facts::{Answer, DomainName, Lookup, LookupResult, Reason, Source};
 use crate::policy::rules::{PolicyStage, RuleMode};
 use crate::postfix::policy::PolicyAddress;
 use crate::readiness::{
     CheckEvaluation, CheckQuestion, CheckReport, CheckRequest, CheckStatus, CnameAnswer,
     ConnectResult, HostInterface, KnownAnswers, NameServerReply, Origin, OutsideResult,
-    OutsideView, PolicyServer, PolicyServerAddress, Survey, ValidatedAnswer, ValidatedType,
+    OutsideView, PolicyFetch, PolicyServer, PolicyServerAddress, Survey, ValidatedAnswer,
+    ValidatedType,
 };
 use crate::report::readiness;
 use crate::time::Timestamp;
@@ -222,6 +223,7 @@ enum Answered {
     Control(IpAddr, ConnectResult),
     Outside(Family, OutsideView),
     Survey(IpAddr, DomainName, Box<Survey>),
+    Policy(IpAddr, DomainName, Box<PolicyFetch>),
 }
 
 impl QuerySources {
@@ -259,6 +261,10 @@ impl QuerySources {
                 let found = survey(address, &exchange, domain, &self.survey).await;
                 Answered::Survey(address, exchange, Box::new(found))
             }
+            CheckQuestion::Policy(address, host) => {
+                let found = fetch_policy(address, &host, &self.survey).await;
+                Answered::Policy(address, host, Box::new(found))
+            }
         }
     }
 }
@@ -289,6 +295,10 @@ impl Answered {
                 let survey = Survey::only(ConnectResult::OutOfTime);
                 Self::Survey(address, exchange, Box::new(survey))
             }
+            CheckQuestion::Policy(address, host) => {
+                let fetch = PolicyFetch::only(ConnectResult::OutOfTime);
+                Self::Policy(address, host, Box::new(fetch))
+            }
         }
     }
 
@@ -303,6 +313,7 @@ impl Answered {
             Self::Survey(address, exchange, survey) => {
                 known.insert_survey(address, exchange, *survey);
             }
+            Self::Policy(address, host, fetch) => known.insert_policy(address, host, *fetch),
         }
     }
 }

@@ -32,4 +32,5 @@ pub(super) use self::connect::{ConnectError, connect};
 pub(super) use self::large::LARGE_ANSWERED;
 pub(super) use self::prober::{Prober, is_path, null_sender_for};
 pub(super) use self::smtp_client::{ProbeError, ProbeReply, SmtpClient};
+pub(super) use self::survey::tls_facts;
 pub use self::survey::{SurveySettings, SurveyTls, answers, survey};

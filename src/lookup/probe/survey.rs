@@ -208,10 +208,12 @@ impl Attempt<'_> {
             Err(TlsProbeError::TimedOut) => TlsAttempt::TimedOut(began.elapsed()),
             Err(TlsProbeError::Closed) => TlsAttempt::Closed,
             Err(TlsProbeError::Tls(why)) => TlsAttempt::Failed(why),
-            Ok(connection) => match facts(connection, &server, &settings.tls, began.elapsed()) {
-                Ok(facts) => TlsAttempt::Established(facts),
-                Err(why) => TlsAttempt::Failed(why),
-            },
+            Ok(connection) => {
+                match tls_facts(connection, &server, &settings.tls, began.elapsed()) {
+                    Ok(facts) => TlsAttempt::Established(facts),
+                    Err(why) => TlsAttempt::Failed(why),
+                }
+            }
         };
         if matches!(survey.handshake, TlsAttempt::Established(_)) {
             let ehlo = format!("EHLO {}", settings.hostname);
@@ -251,7 +253,11 @@ fn large(tls: Option<&TlsSurvey>) -> LargeProbe {
     }
 }
 
-fn facts(
+/// What a completed handshake shows of the server.
+///
+/// # Errors
+/// The certificate is missing, or cannot be read.
+pub(in crate::lookup) fn tls_facts(
     connection: &ConnectionTls,
     server: &ServerName<'_>,
     settings: &SurveyTls,
@@ -302,7 +308,7 @@ fn distrust(why: &CertificateError) -> String {
             "of no authority that this host trusts, or its chain is not sent".to_owned()
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "not for the name of the exchange".to_owned()
+            "not for the name of this server".to_owned()
         }
         other => other.to_string(),
     }
