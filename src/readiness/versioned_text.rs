@@ -23,7 +23,7 @@ impl VersionedText {
             [] => {}
             several => return Self::Several(several.len()),
         }
-        let meant = format!("v{}", version.trim_end_matches('1')).to_ascii_lowercase();
+        let meant = format!("v{}", version.trim_end_matches("v1")).to_ascii_lowercase();
         let is_meant = |text: &&[u8]| {
             let letters = text.iter().filter(|octet| octet.is_ascii_alphanumeric());
             let start: Vec<u8> = letters.take(meant.len()).map(u8::to_ascii_lowercase).collect();
