@@ -21,14 +21,15 @@ use crate::policy::facts::{DomainName, Reason};
 /// Hexadecimal digits of a record that are shown.
 const DIGITS: usize = 16;
 
+/// Returns whether senders with DANE verify a server.
 pub(super) fn check(
     domain: &DomainName,
     hosts: &[MxHost],
     known: &KnownAnswers,
     findings: &mut FindingList,
-) {
+) -> bool {
     if validates(domain, known) != Some(true) {
-        return;
+        return false;
     }
     let mut has_records = false;
     for host in hosts {
@@ -59,6 +60,7 @@ pub(super) fn check(
         );
         findings.warn(CheckName::DaneTlsa, domain, seen, advice);
     }
+    has_records
 }
 
 /// The name of the records of port 25; `None` if it is too long.

@@ -112,7 +112,7 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
     name_servers::check(&request.domain, known, &mut findings);
     caa::check(&hosts, known, &mut findings);
     smtp::check(&hosts, request, known, &mut findings);
-    dane::check(&request.domain, &hosts, known, &mut findings);
+    let uses_dane = dane::check(&request.domain, &hosts, known, &mut findings);
     mtu::check(&hosts, request, known, &mut findings);
     let judges_senders = judges_senders(request, &hosts, known);
     if judges_senders == Some(true) {
@@ -124,7 +124,8 @@ pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation
     dmarc::check(request, known, &mut findings);
     if !hosts.is_empty() {
         let uses_mta_sts = mta_sts::check(request, &hosts, known, &mut findings);
-        tls_rpt::check(request, uses_mta_sts == Some(true), known, &mut findings);
+        let is_needed = uses_dane || uses_mta_sts == Some(true);
+        tls_rpt::check(request, is_needed, known, &mut findings);
     }
     postfix::check(request, known, &mut findings);
     let missing = known.take_missing();

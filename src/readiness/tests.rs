@@ -44,6 +44,7 @@ mx.a.example AAAA 2001:db8::25
 out.a.example A 192.0.2.5
 out.a.example AAAA 2001:db8::5
 _dmarc.a.example TXT v=DMARC1; p=reject; rua=mailto:d@a.example
+_smtp._tls.a.example TXT v=TLSRPTv1; rua=mailto:t@a.example
 ";
 
 fn name(text: &str) -> DomainName {

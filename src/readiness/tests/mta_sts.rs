@@ -10,7 +10,6 @@ const RECORDS: &str = "\
 _mta-sts.a.example TXT v=STSv1; id=1
 mta-sts.a.example A 192.0.2.80
 mta-sts.a.example AAAA 2001:db8::80
-_smtp._tls.a.example TXT v=TLSRPTv1; rua=mailto:t@a.example
 ";
 
 fn received(status: u16, content_type: &str, body: &str) -> PolicyFetch {
