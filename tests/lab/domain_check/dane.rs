@@ -272,6 +272,8 @@ pub(crate) fn zone(certificates: &Certificates) -> String {
             .replace("alias-^", &format!("alias-{name}"));
         writeln!(zone, "{}", certificates.fill(&lines.replace('^', case.domain))).unwrap();
         writeln!(zone, "{} TXT \"v=spf1 a:out.signed.example -all\"", case.domain).unwrap();
+        let reports = "\"v=TLSRPTv1; rua=mailto:tls@signed.example\"";
+        writeln!(zone, "_smtp._tls.{} TXT {reports}", case.domain).unwrap();
     }
     zone
 }

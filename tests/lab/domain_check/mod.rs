@@ -4,7 +4,7 @@ mod cases;
 mod dane;
 pub(crate) mod dnsbl;
 pub(crate) mod dnssec;
-mod mta_sts;
+pub(crate) mod mta_sts;
 pub(crate) mod own_network;
 mod page;
 pub(crate) mod postfix;

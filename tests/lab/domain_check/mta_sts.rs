@@ -305,7 +305,8 @@ impl<'lab> StsSite<'lab> {
             "nft",
             &format!(
                 "table inet silent {{ chain input {{ type filter hook input priority 0;
-                   ip daddr {v4} tcp dport 443 drop; ip6 daddr {v6} tcp dport 443 drop; }} }}"
+                   ip daddr {v4} tcp dport 443 drop; ip6 daddr {v6} tcp dport 443 drop; }}
+                 }}"
             ),
         ]);
         let authority = Authority::new(lab.folder("ca"), &format!("*.{SITE}"));
@@ -356,8 +357,8 @@ fn zones() -> BTreeMap<String, String> {
             writeln!(site, "{}", line.replace('^', case.name)).unwrap();
         }
     }
-    let mut zones =
-        BTreeMap::from([(SITE.to_owned(), site), ("example".to_owned(), String::new())]);
+    let parent = "ns.client AAAA 2001:db8:53::53\n".to_owned();
+    let mut zones = BTreeMap::from([(SITE.to_owned(), site), ("example".to_owned(), parent)]);
     for sender in SENDERS {
         let ip: IpAddr = sender.parse().unwrap();
         let zone =
