@@ -11,10 +11,10 @@ BUILD_PACKAGES := gcc libc6-dev libpcap-dev clang libbpf-dev linux-libc-dev
 TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables iptables postfix openssl ca-certificates procps prometheus haproxy curl \
 	gnutls-bin swaks libnet-ssleay-perl libio-socket-inet6-perl tshark knot redis-server python3-prometheus-client chromium \
 	python3-dkim python3-nacl libmail-dkim-perl \
-	systemd man-db groff-base zsh fish libidn12 libgnutls-dane0 sasl2-bin libsasl2-modules \
+	nginx-light systemd man-db groff-base zsh fish libidn12 libgnutls-dane0 sasl2-bin libsasl2-modules \
 	nodejs testssl.sh sslscan rspamd unbound ldnsutils
 CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool
-BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light libnginx-mod-stream libnginx-mod-mail stunnel4
+BENCH_PACKAGES := $(TEST_PACKAGES) libnginx-mod-stream libnginx-mod-mail stunnel4
 NEEDED = $(BUILD_PACKAGES)
 # Exim conflicts with Postfix as a package: only its program is unpacked, and the user that it demands created.
 EXIM := target/exim4/usr/sbin/exim4

@@ -49,7 +49,7 @@ pub(super) fn check<'a>(
     let mut bodies: Vec<(IpAddr, &[u8])> = Vec::new();
     for (ip, fetch) in fetches {
         let about = format!("{host} {ip}");
-        if let Some(facts) = check_connection(&about, fetch, any_connected, findings) {
+        if let Some(facts) = check_connection(&about, ip, fetch, any_connected, findings) {
             check_certificate(&about, host, facts, findings);
             let body = check_response(&about, &fetch.response, findings);
             bodies.extend(body.map(|body| (ip, body)));
@@ -139,6 +139,7 @@ fn check_addresses(
 /// Returns the facts of TLS if it was established.
 fn check_connection<'a>(
     about: &str,
+    ip: IpAddr,
     fetch: &'a PolicyFetch,
     any_connected: bool,
     findings: &mut FindingList,
@@ -169,8 +170,7 @@ fn check_connection<'a>(
             return None;
         }
         ConnectResult::NoRoute => {
-            let family = if about.contains(':') { Family::Ipv6 } else { Family::Ipv4 };
-            let family = family_name(family);
+            let family = family_name(Family::of(ip));
             let seen = format!("this host has no {family} route to it");
             findings.unknown(check, about, seen, format!("Run this from a host with {family}."));
             return None;

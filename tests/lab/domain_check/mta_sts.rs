@@ -444,6 +444,7 @@ fn policies_are_judged_over_each_family() {
     let lab = Lab::new();
     let _site = StsSite::start(&lab);
     let words = |name| arguments(&Case { name, zone: "", options: "", found: &[] });
+    assert!(CASES.len() >= 45, "{} cases", CASES.len());
     let mut wrong: Vec<String> = Vec::new();
     for cases in CASES.chunks(AT_ONCE) {
         thread::scope(|scope| {
