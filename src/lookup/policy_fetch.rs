@@ -154,19 +154,26 @@ async fn read(response: Response<Incoming>) -> PolicyResponse {
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
     let (content_type, location) = (text(header::CONTENT_TYPE), text(header::LOCATION));
+    let body = match status {
+        200 => match read_body(response.into_body()).await {
+            Ok(body) => body,
+            Err(failure) => return failure,
+        },
+        _ => Vec::new(),
+    };
+    PolicyResponse::Received(HttpResponse { status, content_type, location, body })
+}
+
+async fn read_body(mut incoming: Incoming) -> Result<Vec<u8>, PolicyResponse> {
     let mut body = Vec::new();
-    let mut incoming = response.into_body();
-    while status == 200 {
-        match poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await {
-            None => break,
-            Some(Err(error)) => return failure(&error),
-            Some(Ok(frame)) => body.extend(frame.into_data().unwrap_or_default()),
-        }
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await {
+        let frame = frame.map_err(|error| failure(&error))?;
+        body.extend(frame.into_data().unwrap_or_default());
         if body.len() > MAX_POLICY {
-            return PolicyResponse::TooLarge;
+            return Err(PolicyResponse::TooLarge);
         }
     }
-    PolicyResponse::Received(HttpResponse { status, content_type, location, body })
+    Ok(body)
 }
 
 /// Carries one request and its response between HTTP and TLS.
