@@ -320,7 +320,7 @@ impl<'lab> StsSite<'lab> {
         let server = |name: &str, n: u8, issued: &IssuedCertificate| {
             let addresses = Family::ALL.map(|family| address(n, family).to_string()).join(", ");
             let main_cf = format!(
-                "myhostname = {name}.{SITE}\ninet_interfaces = {addresses}\n{}",
+                "myhostname = {name}.{SITE}\ninet_interfaces = {addresses}\nvirtual_mailbox_domains = static:all\n{}",
                 tls(&issued.fullchain, &issued.key)
             );
             Postfix::start(lab, &lab.server, name, None, &main_cf)
