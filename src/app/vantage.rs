@@ -55,6 +55,7 @@ pub(super) async fn vantage(args: VantageArgs) -> anyhow::Result<ExitCode> {
                 dns: args.network.dns,
                 hostname: hostname.clone(),
                 control_socket: None,
+                site: Networks::default(),
             };
             let checks = domain_checks(settings, "the options --domain", host);
             Some(serve_probe(address, checks).await?)

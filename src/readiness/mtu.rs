@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use super::finding::{CheckName, FindingList};
 use super::known::KnownAnswers;
 use super::mx::MxHost;
+use super::own_network::is_own;
 use super::request::{CheckRequest, HostInterface};
 use super::survey::{LargeProbe, NetworkPath};
 use crate::addr::Family;
@@ -23,7 +24,8 @@ pub(super) fn check(
     findings: &mut FindingList,
 ) {
     for host in hosts {
-        for ip in host.of(Family::Ipv6) {
+        // Inside this host there is no path.
+        for ip in host.of(Family::Ipv6).filter(|ip| !is_own(*ip, request)) {
             let Some(survey) = known.survey(ip, &host.name) else { continue };
             let Some(path) = &survey.path else { continue };
             let interface = interface(survey.from, request);

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use super::dns64;
 use super::known::KnownAnswers;
 use super::mx::MxHost;
 use super::outside_view::{OutsideResult, OutsideView};
@@ -31,7 +32,10 @@ pub(super) fn egress(
 ) -> Option<Egress> {
     let mut asked = Vec::new();
     for control in &request.controls {
-        for ip in addresses(control, family, known)? {
+        // Neither an exchange, whose silence is in question, nor this host shows that connections leave the network.
+        let is_exchange = |ip: &IpAddr| hosts.iter().any(|host| host.addresses.contains(ip));
+        let addresses = addresses(control, family, known)?.into_iter();
+        for ip in addresses.filter(|ip| !is_exchange(ip) && !is_own(*ip, request)) {
             match known.control(ip)? {
                 ConnectResult::Connected(_) => return Some(Egress::Open),
                 ConnectResult::NoResponse(_) | ConnectResult::Refused => asked.push(ip),
@@ -55,7 +59,10 @@ fn addresses(control: &Control, family: Family, known: &KnownAnswers) -> Option<
     Some(match control {
         Control::Address(ip) if Family::of(*ip) == family => vec![*ip],
         Control::Address(_) => Vec::new(),
-        Control::Name(name) => known.addresses(name, family)?.unwrap_or_default(),
+        Control::Name(name) => {
+            let found = known.addresses(name, family)?.unwrap_or_default();
+            dns64::separate(found, known)?.0
+        }
     })
 }
 

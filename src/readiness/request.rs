@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::policy_server::PolicyServer;
 use super::postconf::Postfix;
-use crate::addr::Family;
+use crate::addr::{Family, Networks};
 use crate::label::labels;
 use crate::policy::facts::DomainName;
 
@@ -34,6 +34,8 @@ pub struct CheckRequest {
     pub vantage: Option<SocketAddr>,
     /// The doors that this host's gateway has closed, and why; a sentence without a full stop.
     pub closed_doors: BTreeMap<Family, String>,
+    /// The networks behind that gateway (`[site] addresses`), besides this host's own addresses.
+    pub behind_gateway: Networks,
     /// The policy service that Postfix should ask, if known.
     pub policy_server: Option<PolicyServer>,
 }
@@ -43,6 +45,27 @@ pub struct CheckRequest {
 pub enum Control {
     Name(DomainName),
     Address(IpAddr),
+}
+
+impl CheckRequest {
+    /// Of the domain alone: no senders, nothing of this host, no optional part.
+    pub fn new(domain: DomainName) -> Self {
+        Self {
+            domain,
+            senders: Vec::new(),
+            senders_from: Origin::Interfaces,
+            helo: None,
+            selectors: Vec::new(),
+            dnsbls: Vec::new(),
+            interfaces: Vec::new(),
+            postfix: None,
+            controls: Vec::new(),
+            vantage: None,
+            closed_doors: BTreeMap::new(),
+            behind_gateway: Networks::default(),
+            policy_server: None,
+        }
+    }
 }
 
 labels! {

@@ -43,7 +43,7 @@ pub(super) fn check(
     };
     // The comparison of the families comes first in the report: it is the summary.
     for host in hosts {
-        if request.closed_doors.is_empty() {
+        if host.addresses.iter().all(|ip| closed_door(*ip, request).is_none()) {
             compare_families(host, known, [&v6, &v4], findings);
         }
     }
@@ -53,10 +53,12 @@ pub(super) fn check(
             host.of(other).any(|ip| known.survey(ip, &host.name).is_some_and(greets));
         let other_greets = other_greets.then_some(other);
         check_reach(host, *ip, survey, request, known, findings);
-        let door = request.closed_doors.get(&Family::of(*ip));
-        if let Some(why) = door.filter(|_| !greets(survey)) {
+        if let Some(why) = closed_door(*ip, request) {
             door_is_closed(host, *ip, why, findings);
-            continue;
+            // The door admits this host, as it may.
+            if !greets(survey) {
+                continue;
+            }
         }
         check_server(host, *ip, survey, egress(Family::of(*ip)), other_greets, findings);
         let other_accepts =
@@ -179,6 +181,12 @@ fn check_server(
             "Configure a certificate for this address (Postfix: smtpd_tls_security_level = may).";
         findings.warn(check, &about, "no STARTTLS: mail is not encrypted", advice);
     }
+}
+
+/// Why the gateway on this host refuses mail to the address, if it does.
+fn closed_door(ip: IpAddr, request: &CheckRequest) -> Option<&String> {
+    let is_ours = is_own(ip, request) || request.behind_gateway.contains(ip);
+    request.closed_doors.get(&Family::of(ip)).filter(|_| is_ours)
 }
 
 /// The server need not be at fault, and its records neither.

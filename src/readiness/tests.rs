@@ -233,18 +233,10 @@ fn name_or_address(text: &str) -> DomainName {
 
 fn request() -> CheckRequest {
     CheckRequest {
-        domain: name("a.example"),
         senders: vec![SENDER.parse().unwrap(), SENDER4.parse().unwrap()],
         senders_from: Origin::CommandLine,
         helo: Some((name("out.a.example"), Origin::CommandLine)),
-        selectors: Vec::new(),
-        dnsbls: Vec::new(),
-        interfaces: Vec::new(),
-        postfix: None,
-        controls: Vec::new(),
-        vantage: None,
-        closed_doors: BTreeMap::new(),
-        policy_server: None,
+        ..CheckRequest::new(name("a.example"))
     }
 }
 

@@ -229,18 +229,9 @@ mod tests {
         let findings = vec![finding];
         let report = CheckReport { findings, ..CheckReport::default() };
         let request = CheckRequest {
-            domain: DomainName::parse("a.example").unwrap(),
             senders: Vec::new(),
             senders_from: Origin::Interfaces,
-            helo: None,
-            selectors: Vec::new(),
-            dnsbls: Vec::new(),
-            interfaces: Vec::new(),
-            postfix: None,
-            controls: Vec::new(),
-            vantage: None,
-            closed_doors: std::collections::BTreeMap::new(),
-            policy_server: None,
+            ..CheckRequest::new(DomainName::parse("a.example").unwrap())
         };
         let text = text(&request, &report, true);
         let lines: Vec<&str> = text.lines().collect();

@@ -126,18 +126,9 @@ mod tests {
 
     fn check(findings: Vec<Finding>) -> SendingCheck {
         let request = CheckRequest {
-            domain: DomainName::parse("a.example").unwrap(),
             senders: ["2001:db8::1", "192.0.2.1"].map(|ip| ip.parse().unwrap()).to_vec(),
             senders_from: Origin::Interfaces,
-            helo: None,
-            selectors: Vec::new(),
-            dnsbls: Vec::new(),
-            interfaces: Vec::new(),
-            postfix: None,
-            controls: Vec::new(),
-            vantage: None,
-            closed_doors: std::collections::BTreeMap::new(),
-            policy_server: None,
+            ..CheckRequest::new(DomainName::parse("a.example").unwrap())
         };
         let report = CheckReport { findings, ..CheckReport::default() };
         SendingCheck::new(&request, report, "smtp.hostname")

@@ -8,7 +8,7 @@ mod probe;
 mod sending;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -59,14 +59,17 @@ const DOORS: Duration = Duration::from_secs(2);
 pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let dns = Dns::for_domain_check(args.network.dns, args.network.timeout.min(DNS_TIMEOUT))
         .context("--dns")?;
-    let request = request(args).await?;
+    let config = args.config.as_deref().map(Config::load).transpose()?;
+    let vantage = vantage_settings(args, config.as_ref());
+    let request = request(args, config.as_ref(), vantage.as_ref()).await?;
     let hostname = match &request.helo {
         Some((name, _)) => name.to_string(),
         None => hostname("--helo")?,
     };
     let mut checker = DomainChecker::new(dns, hostname, args.network.timeout)?;
-    if let (Some(address), Some(key)) = (&args.vantage, &args.vantage_key) {
-        checker = checker.asking(vantage(args, *address, key)?);
+    if let Some(settings) = &vantage {
+        let vantage = Vantage::new(settings, None)?;
+        checker = checker.asking(OutsideObserver { vantage, domain: args.domain.clone() });
     }
     let mut report = checker.check(&request).await;
     report.ignore(&args.ignore);
@@ -93,16 +96,17 @@ fn survey_tls() -> anyhow::Result<SurveyTls> {
     Ok(SurveyTls { config, small, verifier: system_verifier().ok() })
 }
 
-async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
+async fn request(
+    args: &CheckArgs,
+    config: Option<&Config>,
+    vantage: Option<&VantageSettings>,
+) -> anyhow::Result<CheckRequest> {
     let interfaces = host::interfaces().await?;
     let postfix = match args.postfix {
         true => Some(host::postfix(args.postfix_config.as_deref())?),
         false => None,
     };
-    let policy_server = match &args.config {
-        Some(file) => policy_server(&Config::load(file)?),
-        None => None,
-    };
+    let policy_server = config.and_then(policy_server);
     let bound = postfix.as_ref().map(|postfix| postfix.bind_addresses()).unwrap_or_default();
     let (senders, senders_from) = match args.from.is_empty() {
         true => senders(&interfaces, &bound),
@@ -122,8 +126,9 @@ async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
         interfaces,
         postfix,
         controls: args.controls.clone(),
-        vantage: args.vantage,
+        vantage: vantage.map(|settings| settings.address),
         closed_doors: closed_doors(&control_client::socket(None, args.config.as_deref())?).await,
+        behind_gateway: config.map(|config| config.site.addresses.clone()).unwrap_or_default(),
         policy_server,
     })
 }
@@ -141,17 +146,21 @@ async fn closed_doors(socket: &Path) -> BTreeMap<Family, String> {
     closed.collect()
 }
 
-/// `--vantage`, about the domain of the check.
-fn vantage(args: &CheckArgs, address: SocketAddr, key: &Path) -> anyhow::Result<OutsideObserver> {
-    let domain = args.domain.clone();
-    let settings = VantageSettings {
+/// `--vantage`, or `[vantage]` of the gateway if the domain is one of its own.
+fn vantage_settings(args: &CheckArgs, config: Option<&Config>) -> Option<VantageSettings> {
+    let of_gateway = config.and_then(|config| config.vantage.as_ref());
+    let of_gateway = of_gateway.filter(|settings| settings.domains.contains(&args.domain));
+    let (address, key) = match (&args.vantage, &args.vantage_key) {
+        (Some(address), Some(key)) => (*address, key),
+        _ => of_gateway.map(|settings| (settings.address, &settings.key))?,
+    };
+    Some(VantageSettings {
         address,
-        key: key.to_owned(),
-        domains: vec![domain.clone()],
+        key: key.clone(),
+        domains: vec![args.domain.clone()],
         // A probe at the vantage may take all of its own time.
         timeout: (args.network.timeout * (TOTAL - 1)).min(DEFAULT_TIMEOUT),
-    };
-    Ok(OutsideObserver { vantage: Vantage::new(&settings, None)?, domain })
+    })
 }
 
 /// The vantage, and the domain that it is asked about.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::{DNS_TIMEOUT, DomainChecker, TOTAL, closed_doors, host, senders};
+use crate::addr::Networks;
 use crate::lookup::Dns;
 use crate::metrics::domain_check::{CheckFuture, DomainCheckSettings, DomainChecks};
 use crate::policy::facts::DomainName;
@@ -26,6 +27,8 @@ pub(in crate::app) struct CheckingHost {
     pub(in crate::app) hostname: String,
     /// Of its gateway, which knows the doors that it has closed.
     pub(in crate::app) control_socket: Option<PathBuf>,
+    /// The networks behind that gateway.
+    pub(in crate::app) site: Networks,
 }
 
 /// Checks the domains of `settings`, which are listed in `list`.
@@ -56,18 +59,12 @@ impl CheckingHost {
             None => BTreeMap::new(),
         };
         let request = CheckRequest {
-            domain,
             senders,
             senders_from,
-            helo: None,
-            selectors: Vec::new(),
-            dnsbls: Vec::new(),
             interfaces,
-            postfix: None,
-            controls: Vec::new(),
-            vantage: None,
             closed_doors,
-            policy_server: None,
+            behind_gateway: self.site,
+            ..CheckRequest::new(domain)
         };
         Ok(checker.check(&request).await)
     }

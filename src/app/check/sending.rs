@@ -46,18 +46,12 @@ pub(in crate::app) async fn check_sending(
         tls: super::survey_tls()?,
     };
     let request = CheckRequest {
-        domain: host.domain,
         senders,
         senders_from,
         helo,
-        selectors: Vec::new(),
-        dnsbls: Vec::new(),
         interfaces,
         postfix,
-        controls: Vec::new(),
-        vantage: None,
-        closed_doors: std::collections::BTreeMap::new(),
-        policy_server: None,
+        ..CheckRequest::new(host.domain)
     };
     let sources = QuerySources { dns, survey, vantage: None };
     let report = check(evaluate_sending, &request, sources, deadline).await;

@@ -356,6 +356,7 @@ fn domain_checks_of(config: &Config) -> Arc<DomainChecks> {
         dns: config.lookup.dns_servers.first().copied(),
         hostname: config.relay.smtp.hostname.clone(),
         control_socket: Some(config.control.socket.clone()),
+        site: config.site.addresses.clone(),
     };
     domain_checks(settings.unwrap_or_default(), "`probe_domains` in [metrics]", host)
 }

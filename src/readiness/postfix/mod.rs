@@ -59,18 +59,9 @@ mod tests {
         let mut findings = FindingList::default();
         check(&Postfix::new(None, main, master, overrides), &mut findings);
         let request = CheckRequest {
-            domain: crate::policy::facts::DomainName::parse("a.example").unwrap(),
             senders: Vec::new(),
             senders_from: Origin::Interfaces,
-            helo: None,
-            selectors: Vec::new(),
-            dnsbls: Vec::new(),
-            interfaces: Vec::new(),
-            postfix: None,
-            controls: Vec::new(),
-            vantage: None,
-            closed_doors: std::collections::BTreeMap::new(),
-            policy_server: None,
+            ..CheckRequest::new(crate::policy::facts::DomainName::parse("a.example").unwrap())
         };
         let mut found = findings.into_report(&request, Vec::new()).findings;
         assert_eq!(found.len(), 1, "{main}: {found:?}");

@@ -155,18 +155,10 @@ mod tests {
                 ..HostInterface::default()
             };
             let request = CheckRequest {
-                domain: DomainName::parse("a.example").unwrap(),
                 senders: Vec::new(),
                 senders_from: Origin::Interfaces,
-                helo: None,
-                selectors: Vec::new(),
-                dnsbls: Vec::new(),
                 interfaces: vec![interface],
-                postfix: None,
-                controls: Vec::new(),
-                vantage: None,
-                closed_doors: std::collections::BTreeMap::new(),
-                policy_server: None,
+                ..CheckRequest::new(DomainName::parse("a.example").unwrap())
             };
             let mut findings = FindingList::default();
             check_bind_address(&postfix, &request, &mut findings);

@@ -88,6 +88,10 @@ fn silence_is_a_fault_only_if_connections_leave_this_network() {
     }
     // A control of the other family says nothing.
     assert_eq!(silent6().control("192.0.2.99", connected).faults(), "unknown smtp_connect");
+    // An exchange is no control of itself.
+    assert_eq!(silent6().control(MX6, SILENT).faults(), "unknown smtp_connect");
+    let unclear = silent6().control(MX6, SILENT).report();
+    assert!(!unclear.findings.iter().any(|one| one.seen.contains("blocks port 25")));
     // One that answers suffices.
     let both = silent6().control("2001:db8:c::26", SILENT).control(CONTROL6, connected);
     assert_eq!(both.faults(), "fail smtp_families, fail smtp_connect");
@@ -100,6 +104,7 @@ fn silence_is_a_fault_only_if_connections_leave_this_network() {
 #[test]
 fn a_closed_door_is_named() {
     let mut scene = Scene::new().reached(MX6, ConnectResult::Refused);
+    scene.request.behind_gateway = crate::addr::Networks::new(["2001:db8::/64".parse().unwrap()]);
     scene.request.closed_doors.insert(Family::Ipv6, "probes fail".to_owned());
     let report = scene.report();
     assert_eq!(faults(&report), "fail smtp_connect");
@@ -109,7 +114,10 @@ fn a_closed_door_is_named() {
         .find(|one| one.check.as_str() == "smtp_connect" && one.seen.contains("door"))
         .unwrap();
     assert_eq!(finding.seen, "gatepost's door is closed for IPv6: probes fail");
-    // It lets this host through.
+    // It lets this host through, and refuses others.
+    scene.zone.surveys.insert(MX6.parse().unwrap(), super::good_survey());
+    assert_eq!(scene.faults(), "fail smtp_connect");
+    // Exchanges of others are not behind it.
     let mut scene = Scene::new();
     scene.request.closed_doors.insert(Family::Ipv6, "probes fail".to_owned());
     assert_eq!(scene.faults(), "");

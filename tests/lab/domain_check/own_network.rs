@@ -220,7 +220,9 @@ fn a_closed_door_is_named() {
     let lab = Lab::new();
     let _knot = knot(&lab, &zones(), &[]);
     let _server = mail_server(&lab);
-    let config = Config::new(&lab, Mode::Proxy).set("door.ipv6", "min_hold = \"1s\"");
+    let config = Config::new(&lab, Mode::Proxy)
+        .set("door.ipv6", "min_hold = \"1s\"")
+        .set("site", "addresses = [\"2001:db8:2::/64\", \"198.51.100.0/24\"]");
     let gateway = Gateway::start(&lab, &config);
     let socket = config.socket().to_str().unwrap();
     lab.gateway.run([GATEPOST, "door", "ipv6", "close", "--socket", socket]);
@@ -236,4 +238,7 @@ fn a_closed_door_is_named() {
     assert!(text.starts_with("gatepost's door is closed for IPv6: "), "{text}");
     assert!(text.contains("gatepost door ipv6 open"), "{text}");
     assert!(!text.contains("AAAA"), "{text}");
+    // A domain elsewhere is not behind it.
+    let (findings, _) = found(&lab, &lab.gateway, &[]);
+    assert_eq!(findings, ["fail smtp_connect", "fail smtp_families"]);
 }
