@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::sessions::{Analyzer, FinishedSession};
 use super::settings::AnalyzerSettings;
+use crate::addr::Networks;
 use crate::stream::{SocketEvent, StreamCounters};
 use crate::time::Timestamp;
 use crate::traffic::fallback::{Fallback, FallbackDetector};
@@ -82,6 +83,11 @@ impl<N: NameSource> Pipeline<N> {
     /// The source lost packets before `until`: what is missing in a connection that was open proves nothing.
     pub fn on_loss(&mut self, until: Timestamp) {
         self.analyzer.on_loss(until);
+    }
+
+    /// From now on these are on our side.
+    pub fn set_ours(&mut self, ours: Networks) {
+        self.traffic.set_ours(ours);
     }
 
     /// Advances the time without a packet.

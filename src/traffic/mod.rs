@@ -74,6 +74,11 @@ impl Traffic {
         self
     }
 
+    /// From now on these are on our side.
+    pub fn set_ours(&mut self, ours: Networks) {
+        self.ours = ours;
+    }
+
     pub const fn ours(&self) -> &Networks {
         &self.ours
     }

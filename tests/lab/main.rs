@@ -147,6 +147,7 @@ fn main() -> ExitCode {
         status::TESTS,
         watch::TESTS,
         watch::load::TESTS,
+        watch::own_addresses::TESTS,
         watch::rights::TESTS,
         watch::view::TESTS,
         wire_tshark::TESTS,

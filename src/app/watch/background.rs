@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::capture::{
-    CaptureFailure, CaptureSink, capture, description, own_networks, panic_message,
-};
+use super::capture::{CaptureFailure, CaptureSink, capture, description, panic_message};
+use super::own_addresses::OwnAddresses;
 use crate::addr::{Family, Networks};
 use crate::analyzer::AnalyzerSettings;
 use crate::app::pipeline::AnalysisPipeline;
@@ -119,9 +118,10 @@ impl CaptureWorker {
     fn capture(&mut self) -> Result<(), CaptureFailure> {
         let live = LiveCapture::open(&self.settings)?;
         self.log.notice(LogLevel::Info, &description(&live));
+        let mut own = OwnAddresses::new(self.own.iter());
         let (traffic, numbered) = self.previous.take().unwrap_or_else(|| {
             let upstreams = Networks::new(self.upstreams.iter().map(|ip| (*ip).into()));
-            (Traffic::new(own_networks(&live, self.own.iter())).excluding(upstreams), 0)
+            (Traffic::new(own.networks()).excluding(upstreams), 0)
         });
         let settings = AnalyzerSettings {
             ports: WatchedPorts::new(self.settings.ports.iter().copied()),
@@ -130,8 +130,11 @@ impl CaptureWorker {
             ..AnalyzerSettings::default()
         };
         let mut pipeline = AnalysisPipeline::new(settings, traffic, self.observers.clone());
+        // The traffic may be of an earlier source.
+        pipeline.set_ours(own.networks());
         let mut sink = LogSink { log: &self.log };
-        let ended = capture(live, &mut pipeline, &mut sink, &self.stop, Some(&self.metrics));
+        let ended =
+            capture(live, &mut pipeline, &mut sink, &self.stop, Some(&self.metrics), &mut own);
         let numbered = pipeline.analyzer().last_number();
         self.previous = Some((pipeline.into_traffic(), numbered));
         ended

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::addr::Networks;
+use super::own_addresses::OwnAddresses;
 use crate::analyzer::FinishedSession;
 use crate::app::pipeline::AnalysisPipeline;
 use crate::metrics::Metrics;
@@ -73,12 +73,13 @@ pub(super) fn capture(
     sink: &mut dyn CaptureSink,
     stop: &AtomicBool,
     metrics: Option<&Metrics>,
+    own: &mut OwnAddresses,
 ) -> Result<(), CaptureFailure> {
     let mut counter =
         LossCounter { metrics, noted: CaptureLoss::default(), reported: CaptureLoss::default() };
     let set_capturing = |active| metrics.inspect(|metrics| metrics.set_capturing(active));
     set_capturing(true);
-    let ended = run(&mut live, pipeline, sink, stop, &mut counter);
+    let ended = run(&mut live, pipeline, sink, stop, &mut counter, own);
     set_capturing(false);
     let loss = counter.note(&mut live, pipeline);
     drop(live);
@@ -127,6 +128,7 @@ fn run(
     sink: &mut dyn CaptureSink,
     stop: &AtomicBool,
     counter: &mut LossCounter<'_>,
+    own: &mut OwnAddresses,
 ) -> Result<(), CaptureFailure> {
     let mut next_tick = Instant::now();
     let mut next_loss = Instant::now();
@@ -177,6 +179,9 @@ fn run(
         }
         if Instant::now() >= next_tick {
             next_tick = Instant::now() + TICK;
+            if let Some(ours) = own.refreshed() {
+                pipeline.set_ours(ours);
+            }
             let loss = counter.note(live, pipeline);
             counter.report(pipeline, loss);
             sink.on_tick(pipeline, loss)?;
@@ -196,15 +201,6 @@ fn publish(pipeline: &mut AnalysisPipeline, sink: &mut dyn CaptureSink) -> anyho
 
 fn now() -> Timestamp {
     Timestamp::from_system_time(SystemTime::now())
-}
-
-/// The addresses of our own side: those of the watched interfaces, and `more`.
-pub(super) fn own_networks(
-    live: &LiveCapture,
-    more: impl IntoIterator<Item = ipnet::IpNet>,
-) -> Networks {
-    let own = live.interfaces().iter().flat_map(|interface| &interface.addresses);
-    Networks::new(own.map(|net| net.addr().into()).chain(more))
 }
 
 pub(super) fn source(live: &LiveCapture) -> CaptureSource {

@@ -8,6 +8,7 @@ mod capture;
 mod copy;
 mod lines;
 mod output;
+mod own_addresses;
 mod screen;
 
 use std::io::{Write as _, stdout};
@@ -25,10 +26,11 @@ use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub(super) use self::background::BackgroundWatch;
-use self::capture::{CaptureFailure, capture, description, own_networks, panic_message, source};
+use self::capture::{CaptureFailure, capture, description, panic_message, source};
 use self::copy::PacketCopy;
 use self::lines::LineOutput;
 use self::output::{SharedView, WatchOutput, WatchReporter};
+use self::own_addresses::OwnAddresses;
 use self::screen::Screen;
 use super::metrics_endpoint::{HttpEndpoint, serve_with_index};
 use super::output::{has_colour, is_closed_pipe, note};
@@ -138,7 +140,8 @@ impl CaptureThread {
             observer,
             ..AnalyzerSettings::default()
         };
-        let traffic = Traffic::new(own_networks(&live, args.local.iter().copied()));
+        let mut own = OwnAddresses::new(args.local.iter().copied());
+        let traffic = Traffic::new(own.networks());
         let observers = metrics.iter().map(|metrics| Arc::clone(metrics) as Arc<dyn FlowObserver>);
         let mut pipeline = AnalysisPipeline::new(settings, traffic, observers.collect());
         let stop = Arc::new(AtomicBool::new(false));
@@ -147,7 +150,14 @@ impl CaptureThread {
         let task = move || {
             let _ended_when_dropped = sender;
             reporter.begin()?;
-            match capture(live, &mut pipeline, &mut reporter, &stop_flag, metrics.as_deref()) {
+            match capture(
+                live,
+                &mut pipeline,
+                &mut reporter,
+                &stop_flag,
+                metrics.as_deref(),
+                &mut own,
+            ) {
                 Err(CaptureFailure::Sink(error)) => Err(error),
                 Err(CaptureFailure::Source(error)) => {
                     reporter.end(&pipeline).and(Err(error.into()))

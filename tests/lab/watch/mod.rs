@@ -6,6 +6,7 @@ mod counted;
 mod expected;
 pub(crate) mod load;
 mod mail;
+pub(crate) mod own_addresses;
 pub(crate) mod rights;
 pub(crate) mod view;
 
