@@ -54,6 +54,7 @@ pub(super) async fn vantage(args: VantageArgs) -> anyhow::Result<ExitCode> {
             let host = CheckingHost {
                 dns: args.network.dns,
                 hostname: hostname.clone(),
+                controls: args.controls,
                 control_socket: None,
                 site: Networks::default(),
             };

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::OutputFormat;
 use super::network::NetworkArgs;
-use super::value::domain;
+use super::value::{control, domain};
 use crate::policy::facts::DomainName;
 use crate::readiness::{CheckName, CheckStatus, Control};
 
@@ -24,14 +24,6 @@ fn check_name(text: &str) -> Result<CheckName, String> {
         });
         format!("no check has this name; did you mean {}?", near.copied().unwrap_or_default())
     })
-}
-
-fn control(text: &str) -> Result<Control, String> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(Control::Address(address.to_canonical()));
-    }
-    let wrong = "write a host name or an address, such as mx.example.net or 2001:db8::25";
-    DomainName::parse(text).map(Control::Name).ok_or_else(|| wrong.to_owned())
 }
 
 fn level(text: &str) -> Result<CheckStatus, String> {

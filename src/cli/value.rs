@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::addr::Family;
 use crate::policy::facts::DomainName;
+use crate::readiness::Control;
 use crate::smtp::{EnvelopeArgument, PathKind};
 
 pub(super) fn family(text: &str) -> Result<Family, String> {
@@ -21,6 +22,11 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
     network.map_err(|_no_address_either| {
         "write an address or a network such as 192.0.2.0/24 or 2001:db8::/32".to_owned()
     })
+}
+
+pub(super) fn control(text: &str) -> Result<Control, String> {
+    let wrong = "write a host name or an address, such as mx.example.net or 2001:db8::25";
+    Control::parse(text).ok_or_else(|| wrong.to_owned())
 }
 
 pub(super) fn domain(text: &str) -> Result<DomainName, String> {

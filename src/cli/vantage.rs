@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::network::NetworkArgs;
-use super::value::{domain, mailbox};
+use super::value::{control, domain, mailbox};
 use crate::policy::facts::DomainName;
+use crate::readiness::Control;
 
 const TIMEOUT: &str = "Time limit of one probe, 1s to 1m; keep it shorter than vantage.timeout in the gateway's configuration";
 
@@ -42,6 +43,9 @@ pub struct VantageArgs {
         value_name = "ADDR:PORT"
     )]
     pub probe_listen: Option<SocketAddr>,
+    /// Host known to answer on port 25, for the checks of --probe-listen as with `gatepost check`; repeatable.
+    #[arg(long = "control", value_name = "HOST", value_parser = control, requires = "probe_listen")]
+    pub controls: Vec<Control>,
     /// Sender of canaries, a mailbox of your own; with it the gateway may have pairs sent to mailboxes of the domains.
     #[arg(long, value_name = "ADDRESS", value_parser = mailbox)]
     pub canary_from: Option<String>,

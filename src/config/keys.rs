@@ -389,6 +389,9 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("probe_domains", DOMAINS, Value("[]"),
             "Domains that `/probe?target=DOMAIN` checks as `gatepost check` does; see [monitoring](check.md#monitoring). No \
              others: whoever reaches the address can have the gateway connect to their mail servers."),
+        spec("probe_controls", "list of host names or addresses", Value("[]"),
+            "Hosts that are known to answer on port 25, of both families: by them `/probe` tells a filter of this network \
+             from one at the domain, as `gatepost check --control` does. They see a connection that leaves after their greeting."),
         spec("probe_cache_time", HOUR, Text("1m"),
             "Time for which the result of `/probe` is kept and served again."),
     ] },

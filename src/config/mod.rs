@@ -34,6 +34,7 @@ use crate::policy::facts::DomainName;
 use crate::postfix;
 use crate::postfix::mail_log::MailLogSource;
 use crate::postfix::policy::PolicyAddress;
+use crate::readiness::Control;
 use crate::relay;
 use crate::report;
 use crate::smtp::Keyword;
@@ -93,6 +94,8 @@ pub struct MetricsConfig {
     pub address: SocketAddr,
     /// The domains of `/probe`.
     pub checks: DomainCheckSettings,
+    /// Hosts known to answer on port 25, for the checks.
+    pub controls: Vec<Control>,
 }
 
 /// `[door]`

@@ -68,6 +68,15 @@ impl CheckRequest {
     }
 }
 
+impl Control {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.parse::<IpAddr>() {
+            Ok(address) => Some(Self::Address(address.to_canonical())),
+            Err(_) => DomainName::parse(text).map(Self::Name),
+        }
+    }
+}
+
 labels! {
     /// Where a value was taken from.
     pub enum Origin {

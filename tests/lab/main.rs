@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         domain_check::TESTS,
         domain_check::dnsbl::TESTS,
         domain_check::dnssec::TESTS,
+        domain_check::monitoring::TESTS,
         domain_check::mta_sts::TESTS,
         domain_check::own_network::TESTS,
         domain_check::postfix::TESTS,

@@ -13,7 +13,7 @@ use crate::addr::Networks;
 use crate::lookup::Dns;
 use crate::metrics::domain_check::{CheckFuture, DomainCheckSettings, DomainChecks};
 use crate::policy::facts::DomainName;
-use crate::readiness::{CheckReport, CheckRequest};
+use crate::readiness::{CheckReport, CheckRequest, Control};
 
 /// Of each connection, if the scraper waits long enough; that of `gatepost check`.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,6 +25,8 @@ pub(in crate::app) struct CheckingHost {
     pub(in crate::app) dns: Option<SocketAddr>,
     /// For EHLO.
     pub(in crate::app) hostname: String,
+    /// Hosts known to answer on port 25.
+    pub(in crate::app) controls: Vec<Control>,
     /// Of its gateway, which knows the doors that it has closed.
     pub(in crate::app) control_socket: Option<PathBuf>,
     /// The networks behind that gateway.
@@ -62,6 +64,7 @@ impl CheckingHost {
             senders,
             senders_from,
             interfaces,
+            controls: self.controls,
             closed_doors,
             behind_gateway: self.site,
             ..CheckRequest::new(domain)

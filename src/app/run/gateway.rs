@@ -355,6 +355,11 @@ fn domain_checks_of(config: &Config) -> Arc<DomainChecks> {
     let host = CheckingHost {
         dns: config.lookup.dns_servers.first().copied(),
         hostname: config.relay.smtp.hostname.clone(),
+        controls: config
+            .metrics
+            .as_ref()
+            .map(|metrics| metrics.controls.clone())
+            .unwrap_or_default(),
         control_socket: Some(config.control.socket.clone()),
         site: config.site.addresses.clone(),
     };

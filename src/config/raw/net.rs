@@ -12,6 +12,7 @@ use super::value::{Value, ValueResult, invalid};
 use super::values::string;
 use crate::addr::{canonical, canonical_network};
 use crate::policy::facts::DomainName;
+use crate::readiness::Control;
 use crate::relay::{UpstreamHost, UpstreamSocket, UpstreamTarget};
 use crate::smtp::Keyword;
 
@@ -178,6 +179,18 @@ pub(super) fn host_name_or_address(value: &Value<'_>) -> ValueResult<String> {
     }
     let problem = format!("\"{}\" is not a host name or address", printable(name));
     invalid(value, problem, "write one such as \"status.example.org\", without a port")
+}
+
+/// A host that answers on port 25.
+pub(super) fn control_host(value: &Value<'_>) -> ValueResult<Control> {
+    let name = string(value, "a host name or address", "\"mx.example.net\"")?;
+    match Control::parse(name) {
+        Some(control) => Ok(control),
+        None => {
+            let problem = format!("\"{}\" is not a host name or address", printable(name));
+            invalid(value, problem, "write one such as \"mx.example.net\", without a port")
+        }
+    }
 }
 
 /// A mail domain.

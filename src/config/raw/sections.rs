@@ -10,7 +10,8 @@ use toml::Spanned;
 
 use super::listeners::{ListenerReference, listener_or_address, named_listeners};
 use super::net::{
-    domain, host_name_or_address, hostname, interface, is_domain, keyword, listener, network,
+    control_host, domain, host_name_or_address, hostname, interface, is_domain, keyword, listener,
+    network,
 };
 use super::reader::{Field, List, Section};
 use super::text::printable;
@@ -27,6 +28,7 @@ use crate::engine::{
 };
 use crate::metrics::domain_check::DomainCheckSettings;
 use crate::policy::{AccessRule, PolicyAction};
+use crate::readiness::Control;
 use crate::relay::RelayLimits;
 use crate::report::{LogFormat, LogSettings, status};
 use crate::source::live;
@@ -248,11 +250,13 @@ pub(super) fn log(section: &mut Section<'_, '_, '_>) -> LogSettings {
 pub(super) struct MetricsSection {
     pub(super) address: Field<SocketAddr>,
     checks: DomainCheckSettings,
+    controls: Vec<Control>,
 }
 
 impl MetricsSection {
     pub(super) fn settings(self) -> Option<MetricsConfig> {
-        Some(MetricsConfig { address: self.address.into_option()?, checks: self.checks })
+        let address = self.address.into_option()?;
+        Some(MetricsConfig { address, checks: self.checks, controls: self.controls })
     }
 }
 
@@ -267,7 +271,8 @@ pub(super) fn metrics(section: &mut Section<'_, '_, '_>) -> MetricsSection {
         domains: into_values(domains).into_iter().collect(),
         max_age: max_age.or(DomainCheckSettings::MAX_AGE),
     };
-    MetricsSection { address, checks }
+    let controls = into_values(section.read("probe_controls", list(control_host)).or_default());
+    MetricsSection { address, checks, controls }
 }
 
 pub(super) fn status(section: &mut Section<'_, '_, '_>) -> status::StatusSettings {

@@ -4,15 +4,15 @@ use std::fs;
 
 use serde_json::Value;
 
-pub(super) const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards");
+pub(crate) const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards");
 
-pub(super) struct Board {
+pub(crate) struct Board {
     /// Its file name without `.json`.
-    pub(super) name: String,
-    pub(super) json: Value,
+    pub(crate) name: String,
+    pub(crate) json: Value,
 }
 
-pub(super) fn boards() -> Vec<Board> {
+pub(crate) fn boards() -> Vec<Board> {
     let mut boards: Vec<Board> = fs::read_dir(FOLDER)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -28,19 +28,19 @@ pub(super) fn boards() -> Vec<Board> {
 
 impl Board {
     /// Includes rows.
-    pub(super) fn all_panels(&self) -> impl Iterator<Item = &Value> {
+    pub(crate) fn all_panels(&self) -> impl Iterator<Item = &Value> {
         self.json["panels"].as_array().unwrap().iter()
     }
 
     /// The title of the row that contains a panel.
-    pub(super) fn row_of(&self, panel: &Value) -> &str {
+    pub(crate) fn row_of(&self, panel: &Value) -> &str {
         let y = |panel: &Value| panel["gridPos"]["y"].as_u64().unwrap();
         let rows = self.all_panels().filter(|other| other["type"] == "row" && y(other) < y(panel));
         rows.last().unwrap()["title"].as_str().unwrap()
     }
 
     /// Every expression of the panels and annotations, with a name.
-    pub(super) fn expressions(&self) -> Vec<(String, String)> {
+    pub(crate) fn expressions(&self) -> Vec<(String, String)> {
         let mut expressions = Vec::new();
         for annotation in self.json["annotations"]["list"].as_array().unwrap() {
             let name = annotation["name"].as_str().unwrap();

@@ -1,9 +1,9 @@
 //! The expressions of `dashboards/`, evaluated by a real Prometheus against a gateway under real traffic.
 
 #[path = "../../core/dashboards/board.rs"]
-mod board;
+pub(crate) mod board;
 pub(crate) mod live;
-mod prometheus;
+pub(crate) mod prometheus;
 pub(crate) mod promtool;
 mod recorded;
 #[path = "../../core/dashboards/rules.rs"]

@@ -18,22 +18,20 @@ const AT: &str = "127.0.0.1:9090";
 /// Seconds between two values.
 const STEP: f64 = 0.5;
 
-pub(super) struct Prometheus<'lab> {
+pub(crate) struct Prometheus<'lab> {
     host: &'lab Host,
     started: f64,
     _process: Process,
 }
 
 /// The values of one series over time.
-pub(super) struct Series {
-    pub(super) values: Vec<f64>,
+pub(crate) struct Series {
+    pub(crate) values: Vec<f64>,
 }
 
 impl<'lab> Prometheus<'lab> {
     /// Starts it and waits for the first scrape.
     pub(super) fn start(lab: &'lab Lab) -> Self {
-        require_program("prometheus", "prometheus");
-        let folder = lab.folder("prometheus");
         let rules = Path::new(FOLDER).join("prometheus");
         let configuration = format!(
             "global: {{ scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 1s }}\n\
@@ -43,6 +41,15 @@ impl<'lab> Prometheus<'lab> {
              - {{ job_name: recorded, static_configs: [{{ targets: ['{RECORDED}'] }}] }}\n",
             rules.display()
         );
+        let prometheus = Self::start_with(lab, &configuration);
+        prometheus.wait_for("sum(up) == 2");
+        prometheus
+    }
+
+    /// With the text of its configuration file, in the folder `prometheus` of the lab.
+    pub(crate) fn start_with(lab: &'lab Lab, configuration: &str) -> Self {
+        require_program("prometheus", "prometheus");
+        let folder = lab.folder("prometheus");
         let file = folder.join("prometheus.yml");
         fs::write(&file, configuration).unwrap();
         let process = lab.gateway.spawn([
@@ -53,14 +60,12 @@ impl<'lab> Prometheus<'lab> {
             &format!("--storage.tsdb.path={}", folder.join("data").display()),
         ]);
         lab.gateway.wait_for_listener(AT.parse().unwrap());
-        let prometheus = Self { host: &lab.gateway, started: now(), _process: process };
-        prometheus.wait_for("sum(up) == 2");
-        prometheus
+        Self { host: &lab.gateway, started: now(), _process: process }
     }
 
     /// Waits until an expression has a result.
     #[track_caller]
-    pub(super) fn wait_for(&self, expr: &str) {
+    pub(crate) fn wait_for(&self, expr: &str) {
         until(format_args!("{expr} in Prometheus"), || {
             let result = self.request("query", &[("query", expr)]);
             let found = result.ok()?;
@@ -68,8 +73,15 @@ impl<'lab> Prometheus<'lab> {
         });
     }
 
+    /// The labels of each series that an expression has now, in JSON.
+    pub(crate) fn labels(&self, expr: &str) -> Vec<Value> {
+        let data = self.request("query", &[("query", expr)]).unwrap();
+        let series = data["result"].as_array().unwrap();
+        series.iter().map(|series| series["metric"].clone()).collect()
+    }
+
     /// The expression's series since the start; [`Err`] has Prometheus' error.
-    pub(super) fn over_time(&self, expr: &str) -> Result<Vec<Series>, String> {
+    pub(crate) fn over_time(&self, expr: &str) -> Result<Vec<Series>, String> {
         // Steps count from the start and the last one must be now; Prometheus rounds to milliseconds.
         let now = now();
         let steps = ((now - self.started) / STEP).ceil();
@@ -85,7 +97,7 @@ impl<'lab> Prometheus<'lab> {
     }
 
     /// Every rule with its last evaluation.
-    pub(super) fn rules(&self) -> Vec<Value> {
+    pub(crate) fn rules(&self) -> Vec<Value> {
         let data = self.request("rules", &[]).unwrap();
         let groups = data["groups"].as_array().unwrap();
         groups.iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()

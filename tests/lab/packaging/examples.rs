@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::authentication::signer::Signer;
 use crate::authentication::{Case, GOOGLE, zones};
+use crate::domain_check::monitoring::{CheckedSite, prometheus_with};
 use crate::harness::tests;
 use crate::support::world::{KNOT, knot, sender_ip};
 use crate::support::{
@@ -20,6 +21,7 @@ tests![
     on_a_router,
     behind_a_load_balancer,
     googles_rule_for_senders,
+    the_scrape_jobs,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -138,6 +140,28 @@ fn in_front_of_postfix_on_the_same_host() {
         postfix.message_to(&recipient);
         let client = format!("client=unknown[{}]", at.ip());
         postfix.wait_for_log(&client, |line| line.contains(&client));
+    }
+}
+
+/// Both jobs of `dashboards/prometheus/prometheus.yml`; the manual shows the second.
+fn the_scrape_jobs() {
+    let lab = Lab::new();
+    let site = CheckedSite::new(&lab);
+    let _gateway = site.gateway("");
+    let prometheus = prometheus_with(&lab, &["good.example"], "10s");
+    prometheus.wait_for("up{job=\"gatepost\"} == 1");
+    prometheus.wait_for("up{job=\"gatepost-check\", instance=\"good.example\"} == 1");
+    prometheus.wait_for("gatepost_check_ready{instance=\"good.example\"} == 1");
+
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = repository.join("dashboards/prometheus/prometheus.yml");
+    let file =
+        fs::read_to_string(file).unwrap().replace("targets: []", "targets: [\"example.org\"]");
+    let page = fs::read_to_string(repository.join("docs/check.md")).unwrap();
+    let (_, shown) = page.split_once("```yaml\n").unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    for line in shown.lines() {
+        assert!(file.lines().any(|one| one == line), "{line} is not in prometheus.yml");
     }
 }
 
