@@ -41,15 +41,14 @@ impl<'lab> Prometheus<'lab> {
              - {{ job_name: recorded, static_configs: [{{ targets: ['{RECORDED}'] }}] }}\n",
             rules.display()
         );
-        let prometheus = Self::start_with(lab, &configuration);
+        let prometheus = Self::start_with(lab, &lab.folder("prometheus"), &configuration);
         prometheus.wait_for("sum(up) == 2");
         prometheus
     }
 
-    /// With the text of its configuration file, in the folder `prometheus` of the lab.
-    pub(crate) fn start_with(lab: &'lab Lab, configuration: &str) -> Self {
+    /// With `prometheus.yml` in a folder, which also gets its data.
+    pub(crate) fn start_with(lab: &'lab Lab, folder: &Path, configuration: &str) -> Self {
         require_program("prometheus", "prometheus");
-        let folder = lab.folder("prometheus");
         let file = folder.join("prometheus.yml");
         fs::write(&file, configuration).unwrap();
         let process = lab.gateway.spawn([

@@ -143,7 +143,7 @@ pub(crate) fn prometheus_with<'lab>(
 ) -> Prometheus<'lab> {
     let source = Path::new(FOLDER).join("prometheus");
     let example = fs::read_to_string(source.join("prometheus.yml")).unwrap();
-    let mut text = example.clone();
+    let mut text = example;
     for (old, new) in [
         ("- targets: []", format!("- targets: {targets:?}")),
         ("localhost:9625", METRICS.to_owned()),
@@ -164,7 +164,7 @@ pub(crate) fn prometheus_with<'lab>(
     let of_domains = of_domains.replace("for: 15m", "for: 2s");
     let alerts = format!("{others}- name: gatepost checked domains{of_domains}");
     fs::write(folder.join("alerts.yml"), alerts).unwrap();
-    Prometheus::start_with(lab, &text)
+    Prometheus::start_with(lab, &folder, &text)
 }
 
 fn prometheus_sees_what_fails_and_its_alert_fires() {
