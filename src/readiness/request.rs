@@ -47,6 +47,15 @@ pub enum Control {
     Address(IpAddr),
 }
 
+impl Control {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.parse::<IpAddr>() {
+            Ok(address) => Some(Self::Address(address.to_canonical())),
+            Err(_) => DomainName::parse(text).map(Self::Name),
+        }
+    }
+}
+
 impl CheckRequest {
     /// Of the domain alone: no senders, nothing of this host, no optional part.
     pub fn new(domain: DomainName) -> Self {
@@ -64,15 +73,6 @@ impl CheckRequest {
             closed_doors: BTreeMap::new(),
             behind_gateway: Networks::default(),
             policy_server: None,
-        }
-    }
-}
-
-impl Control {
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.parse::<IpAddr>() {
-            Ok(address) => Some(Self::Address(address.to_canonical())),
-            Err(_) => DomainName::parse(text).map(Self::Name),
         }
     }
 }
