@@ -21,7 +21,8 @@ pub(super) async fn intercept(command: InterceptCommand) -> anyhow::Result<ExitC
         InterceptCommand::Show => intercept::show().await?.to_string(),
         InterceptCommand::Clean => {
             intercept::remove_check_leftovers().await;
-            intercept::remove().await?.to_string()
+            let removed = intercept::remove().await?;
+            format!("{}\n{}", removed.to_string().trim_end(), super::watch::clean()?)
         }
     };
     print(&format!("{}\n", text.trim_end()))?;

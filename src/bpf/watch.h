@@ -33,6 +33,11 @@
 #define WATCH_LOST_SYNS 0
 #define WATCH_LOST_PACKETS 1
 
+/* The counters of the map `seen`: for ifindex modulo WATCH_SEEN, one for each direction. */
+#define WATCH_SEEN 1024
+#define WATCH_IN 0
+#define WATCH_OUT 1
+
 struct watch_record {
 	__u64 at;	 /* CLOCK_MONOTONIC, ns */
 	__u32 interface; /* ifindex */

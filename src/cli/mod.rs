@@ -30,7 +30,7 @@ use self::replay::REPLAY_EXIT;
 pub use self::replay::{PolicyArgs, ReenactArgs, ReenactFamily, ReenactPace, ReplayArgs};
 pub use self::vantage::VantageArgs;
 use self::watch::WATCH_PRIVILEGES;
-pub use self::watch::{WatchArgs, WatchSource};
+pub use self::watch::{WatchArgs, WatchCommand, WatchSource};
 
 const INTERCEPT_CHECK: &str = "Each line begins with pass, warn, fail or unknown. The commands below a line are those that help; \
     they are printed, not run. The last check connects to each server. Exit status: 1 if a check fails or the command cannot run, \
@@ -129,7 +129,7 @@ pub enum InterceptCommand {
     },
     /// Print gatepost's nftables table, routing rules and routes.
     Show,
-    /// Remove gatepost's nftables table, routing rules and routes.
+    /// Remove gatepost's nftables table, routing rules and routes, and what `watch clean` removes.
     Clean,
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use super::OutputFormat;
@@ -14,7 +14,10 @@ use crate::config::{WATCH_BUFFER, parse_size};
 pub(super) const WATCH_PRIVILEGES: &str = "Requires root or these capabilities: CAP_BPF and CAP_NET_ADMIN for eBPF, CAP_NET_RAW for libpcap.";
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct WatchArgs {
+    #[command(subcommand)]
+    pub command: Option<WatchCommand>,
     /// Interface to capture on; repeatable [default: every interface that is up and has a global address].
     #[arg(long = "interface", short, value_name = "IFACE")]
     pub interfaces: Vec<String>,
@@ -53,6 +56,12 @@ pub struct WatchArgs {
     /// Stop after this time, such as 90s or 1h.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum WatchCommand {
+    /// Remove the filters and memory that a killed gatepost left in the kernel, as is possible before Linux 6.6.
+    Clean,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

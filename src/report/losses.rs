@@ -10,6 +10,8 @@ pub struct CaptureLosses {
     pub syns: u64,
     /// Other packets that it could not deliver.
     pub packets: u64,
+    /// Directions of interfaces in which other software may hide packets from the source.
+    pub hidden: u64,
     /// Bytes missing after reassembly: never captured, truncated by a snap length, not waited for, still missing when the
     /// flow ended.
     pub not_captured: u64,

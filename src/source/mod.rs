@@ -12,6 +12,7 @@ mod error;
 mod file;
 mod interface;
 mod kind;
+mod leftovers;
 pub mod live;
 mod packet_source;
 mod pcap_reader;

@@ -40,4 +40,6 @@ pub struct CaptureLoss {
     pub syns: u64,
     /// Other packets.
     pub packets: u64,
+    /// Directions of interfaces in which other software may hide packets from the source at present.
+    pub hidden: u32,
 }

@@ -48,7 +48,10 @@ pub(super) trait CaptureSink {
         Ok(())
     }
 
-    /// An interface failed and the others continue.
+    /// Another source continues.
+    fn on_source(&mut self, _: CaptureSource) {}
+
+    /// An interface failed and the others continue, or packets may be missing.
     fn on_error(&mut self, error: &LiveError) -> anyhow::Result<()>;
 
     /// The sink needs no more sessions.
@@ -104,7 +107,7 @@ impl LossCounter<'_> {
     /// To be called before time or a socket event can end a connection whose answer may be among the lost packets.
     fn note(&mut self, live: &mut LiveCapture, pipeline: &mut AnalysisPipeline) -> CaptureLoss {
         let loss = live.loss();
-        if loss != self.noted {
+        if loss != self.noted || loss.hidden > 0 {
             self.noted = loss;
             pipeline.on_loss(now());
         }
@@ -146,6 +149,14 @@ fn run(
             Err(error) if error.is_fatal() => return Err(error.into()),
             Err(error) => {
                 sink.on_error(&error)?;
+                if let LiveError::SourceChanged { .. } = error {
+                    sink.on_source(CaptureSource {
+                        source: title(SourceKind::Pcap).to_owned(),
+                        ..source(live)
+                    });
+                }
+                // What was hidden until now proves nothing.
+                pipeline.on_loss(now());
                 false
             }
         };
@@ -203,13 +214,16 @@ fn now() -> Timestamp {
     Timestamp::from_system_time(SystemTime::now())
 }
 
-pub(super) fn source(live: &LiveCapture) -> CaptureSource {
-    let source = match live.kind() {
+const fn title(kind: SourceKind) -> &'static str {
+    match kind {
         SourceKind::Ebpf => "eBPF",
         SourceKind::Pcap => "libpcap",
-    };
+    }
+}
+
+pub(super) fn source(live: &LiveCapture) -> CaptureSource {
     CaptureSource {
-        source: source.to_owned(),
+        source: title(live.kind()).to_owned(),
         interfaces: live.interfaces().iter().map(|interface| interface.name.clone()).collect(),
     }
 }

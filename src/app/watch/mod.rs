@@ -5,6 +5,7 @@
 
 mod background;
 mod capture;
+mod clean;
 mod copy;
 mod lines;
 mod output;
@@ -27,17 +28,18 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub(super) use self::background::BackgroundWatch;
 use self::capture::{CaptureFailure, capture, description, panic_message, source};
+pub(super) use self::clean::clean;
 use self::copy::PacketCopy;
 use self::lines::LineOutput;
 use self::output::{SharedView, WatchOutput, WatchReporter};
 use self::own_addresses::OwnAddresses;
 use self::screen::Screen;
 use super::metrics_endpoint::{HttpEndpoint, serve_with_index};
-use super::output::{has_colour, is_closed_pipe, note};
+use super::output::{has_colour, is_closed_pipe, note, print};
 use super::pipeline::AnalysisPipeline;
 use super::signals::{Shutdown, on};
 use crate::analyzer::AnalyzerSettings;
-use crate::cli::{OutputFormat, WatchArgs, WatchSource};
+use crate::cli::{OutputFormat, WatchArgs, WatchCommand, WatchSource};
 use crate::engine::Observe;
 use crate::metrics::Metrics;
 use crate::report::watch::{SessionTable, frame};
@@ -52,6 +54,12 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 const TERMINAL: &str = "cannot write to the terminal";
 
 pub(super) async fn watch(args: &WatchArgs) -> anyhow::Result<ExitCode> {
+    if let Some(WatchCommand::Clean) = args.command {
+        print(&clean()?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Before the source is open: a signal must not end the process while filters are attached.
+    let stop = StopSignals::new(args.duration)?;
     let live = LiveCapture::open(&settings(args))?;
     let metrics = match args.metrics {
         Some(address) => Some(serve_metrics(address).await?),
@@ -78,7 +86,6 @@ pub(super) async fn watch(args: &WatchArgs) -> anyhow::Result<ExitCode> {
     let view = reporter.view.clone();
     let thread_metrics = metrics.as_ref().map(|(metrics, _)| Arc::clone(metrics));
     let thread = CaptureThread::start(live, args, reporter, thread_metrics)?;
-    let stop = StopSignals::new(args.duration)?;
     let ended = if is_view {
         draw(thread, stop, &view, colour).await
     } else {

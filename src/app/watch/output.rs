@@ -170,10 +170,24 @@ impl CaptureSink for WatchReporter {
         Ok(())
     }
 
+    fn on_source(&mut self, source: CaptureSource) {
+        self.view.lock().capture = source;
+    }
+
     fn on_error(&mut self, error: &LiveError) -> anyhow::Result<()> {
         let message = error.to_string();
+        // No fault remains; the heading of the view names the new source.
+        if let LiveError::SourceChanged { .. } = error {
+            if !matches!(self.output, WatchOutput::View) {
+                note(&message);
+            }
+            return Ok(());
+        }
         match &mut self.output {
-            WatchOutput::Json(lines) => return lines.push(json_damage(&self.place, &message)),
+            WatchOutput::Json(lines) => {
+                note(&message);
+                return lines.push(json_damage(&self.place, &message));
+            }
             WatchOutput::Lines { report, .. } => {
                 report.add_damage(&message);
                 note(&message);
@@ -198,6 +212,7 @@ fn losses(
     CaptureLosses {
         syns: loss.syns,
         packets: loss.packets,
+        hidden: loss.hidden.into(),
         not_captured: counts.bytes_not_captured,
         truncated: counts.bytes_truncated,
         given_up: counts.bytes_given_up,

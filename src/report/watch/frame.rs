@@ -88,6 +88,7 @@ pub(super) fn heading(view: &WatchView) -> String {
     let losses = &view.losses;
     let open = counted(view.open, "session");
     let state = match losses.syns.saturating_add(losses.packets) {
+        0 if losses.hidden > 0 => format!("{open} open, packets may be HIDDEN"),
         0 => format!("{open} open, no packet loss"),
         lost => format!("{open} open, {} LOST", counted(lost, "packet")),
     };

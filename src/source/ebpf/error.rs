@@ -2,9 +2,11 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use aya::programs::ProgramError;
 
+use crate::humanize::duration;
 use crate::source::capabilities::{CAPABILITY_HINT, MissingCapabilities};
 
 /// Why packets cannot be captured with eBPF, or no longer.
@@ -25,6 +27,28 @@ pub(in crate::source) enum EbpfError {
     Unsupported { operation: &'static str, reason: String },
     #[error("interface {name} was removed")]
     InterfaceRemoved { name: String },
+    #[error(
+        "interface {name} has the qdisc `ingress` in the place of clsact, and it has no filters for packets that leave: \
+         run `tc qdisc del dev {name} ingress` and `tc qdisc add dev {name} clsact`, which takes the same filters"
+    )]
+    IngressQdisc { name: String },
+    /// Not fatal.
+    #[error(
+        "packets that {verb} on {name} may be hidden from gatepost: {before} runs before its program and may end the chain"
+    )]
+    Hidden { name: String, verb: &'static str, before: String },
+    /// Not fatal.
+    #[error("gatepost's program sees none of the packets that {verb} on {name}, {packets} in {}{}", duration(*time), match xdp {
+        Some(id) => format!("; the XDP program with id {id} runs before it"),
+        None => String::new(),
+    })]
+    Blind { name: String, verb: &'static str, packets: u64, time: Duration, xdp: Option<u32> },
+    /// Not fatal: it was attached again.
+    #[error(
+        "something detached gatepost's program for packets that {verb} on {name}; it is attached again, and packets in \
+         between were not seen"
+    )]
+    Detached { name: String, verb: &'static str },
     /// Only before Linux 6.6.
     #[error(
         "{0} processes capture with eBPF in this network namespace, which is the maximum: end one of them, or use \
@@ -34,6 +58,32 @@ pub(in crate::source) enum EbpfError {
 }
 
 impl EbpfError {
+    /// Whether the capture cannot go on.
+    pub(in crate::source) const fn is_fatal(&self) -> bool {
+        !matches!(self, Self::Hidden { .. } | Self::Blind { .. } | Self::Detached { .. })
+    }
+
+    /// Whether libpcap sees what is hidden from eBPF: it runs before tcx and clsact, but after XDP.
+    pub(in crate::source) const fn is_avoided_by_pcap(&self) -> bool {
+        matches!(self, Self::Hidden { .. } | Self::Blind { xdp: None, .. })
+    }
+
+    /// What to do about an error that is not fatal.
+    pub(in crate::source) const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Blind { xdp: Some(_), .. } => {
+                "libpcap does not see what it takes either: watch on the interface to which it passes packets, or on the mail \
+                 server"
+            }
+            Self::Detached { .. } => {
+                "if that happens again, use --source pcap (`source = \"pcap\"` in [watch])"
+            }
+            _ => {
+                "attach it behind gatepost's, or use --source pcap (`source = \"pcap\"` in [watch]), from which it hides nothing"
+            }
+        }
+    }
+
     /// The kernel's refusal of `operation`.
     pub(super) fn refused<E: Error + 'static>(operation: &'static str, error: &E) -> Self {
         let reason = error_chain(error);

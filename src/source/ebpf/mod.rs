@@ -1,15 +1,20 @@
 //! Packets that programs in the kernel hand up: headers, and payload only where it is SMTP's control dialogue.
 //!
-//! Layer 4. aya loads what `build.rs` compiles of `src/bpf`. Attached by tcx (Linux 6.6), else as filters of clsact (5.8).
+//! Layer 4. aya loads what `build.rs` compiles of `src/bpf`. Attached by tcx (Linux 6.6, or backported), else as filters of
+//! clsact (5.8), before the programs of others where the kernel allows it; `visibility` notices those that run first.
 //! Two rings of the kernel bring records: SYNs of clients have one of their own, which hardly ever overflows. PcapReader of
 //! both are merged by time.
 
+mod blindness;
 mod error;
+mod netlink;
+mod order;
 mod programs;
 mod record;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod visibility;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -22,9 +27,12 @@ use rustix::time::{ClockId, clock_gettime};
 
 pub(in crate::source) use error::EbpfError;
 
+use self::netlink::RouteNetlink;
 use self::programs::{AttachMethod, Programs};
 use self::record::{Record, RecordHeader};
+use self::visibility::Visibility;
 use super::interface::WatchedInterface;
+use super::leftovers::Leftovers;
 use super::packet_source::{CaptureLoss, POLL_TIMEOUT, PacketSource};
 use crate::stream::SocketEvent;
 use crate::time::Timestamp;
@@ -42,6 +50,11 @@ const INTERFACE_CHECK: Duration = Duration::from_secs(1);
 /// Maximum number of queued socket events; the oldest is dropped.
 const MAX_SOCKET_EVENTS: usize = 65_536;
 
+/// Packets between two looks at the clock under load.
+const STRIDE: u32 = 1024;
+
+const NETLINK: &str = "list filters";
+
 /// A running capture. Dropping it removes the programs from the kernel.
 pub(in crate::source) struct Ebpf {
     programs: Programs,
@@ -52,7 +65,17 @@ pub(in crate::source) struct Ebpf {
     clock: KernelClock,
     epoll: OwnedFd,
     interfaces_checked: Instant,
+    visibility: Visibility,
+    /// Not reported yet.
+    notices: VecDeque<EbpfError>,
+    delivered: u32,
     loss: CaptureLoss,
+}
+
+/// Removes the filters of gatepost processes that were killed, in the network namespace of this thread.
+pub(in crate::source) fn remove_leftovers() -> Result<Leftovers, EbpfError> {
+    let netlink = RouteNetlink::open().map_err(|error| EbpfError::refused(NETLINK, &error))?;
+    slot::remove_leftovers(&netlink)
 }
 
 impl Ebpf {
@@ -65,16 +88,20 @@ impl Ebpf {
         ports: &[u16],
         buffer: usize,
     ) -> Result<Self, EbpfError> {
-        Self::open_with(AttachMethod::of_this_kernel(), interfaces, ports, buffer)
+        Self::open_with(None, interfaces, ports, buffer)
     }
 
+    /// Without a method, the first that the kernel has.
     fn open_with(
-        method: AttachMethod,
+        method: Option<AttachMethod>,
         interfaces: &[WatchedInterface],
         ports: &[u16],
         buffer: usize,
     ) -> Result<Self, EbpfError> {
-        let programs = Programs::start(interfaces, ports, buffer, method)?;
+        let netlink = RouteNetlink::open().map_err(|error| EbpfError::refused(NETLINK, &error))?;
+        let mut programs = Programs::start(interfaces, ports, buffer, method, &netlink)?;
+        let mut visibility = Visibility::new(netlink, &programs);
+        let notices = visibility.check(&mut programs).into();
         let epoll = epoll_rings(&[&programs.syns, &programs.packets])
             .map_err(|error| EbpfError::refused("wait for ring buffers", &error))?;
         Ok(Self {
@@ -86,8 +113,28 @@ impl Ebpf {
             clock: KernelClock::now(),
             epoll,
             interfaces_checked: Instant::now(),
+            visibility,
+            notices,
+            delivered: 0,
             loss: CaptureLoss::default(),
         })
+    }
+
+    /// The next problem with other software, each once. Some are fatal, see [`EbpfError::is_fatal`].
+    pub(in crate::source) fn take_notice(&mut self) -> Option<EbpfError> {
+        self.notices.pop_front()
+    }
+
+    /// Ends the capture of packets; those captured before can still be read.
+    pub(in crate::source) fn detach(&mut self) {
+        self.programs.detach();
+        self.notices.clear();
+    }
+
+    /// Whether no packet is left to be read.
+    pub(in crate::source) fn is_drained(&mut self) -> bool {
+        self.fetch();
+        self.syn.header.is_none() && self.packet.header.is_none()
     }
 
     /// Why there are no socket events; `None` if there are.
@@ -143,6 +190,12 @@ impl Ebpf {
         }
     }
 
+    fn check_visibility(&mut self) {
+        if self.visibility.is_due() {
+            self.notices.extend(self.visibility.check(&mut self.programs));
+        }
+    }
+
     /// Reports each removed interface once.
     fn check_interfaces(&mut self) -> Result<(), EbpfError> {
         if self.interfaces_checked.elapsed() < INTERFACE_CHECK {
@@ -167,6 +220,10 @@ impl PacketSource for Ebpf {
 
     fn next(&mut self) -> Result<Option<Packet<'_>>, EbpfError> {
         let queued = self.socket_events.len();
+        self.delivered = self.delivered.wrapping_add(1);
+        if self.delivered.is_multiple_of(STRIDE) {
+            self.check_visibility();
+        }
         for read in 0..=READS {
             self.fetch();
             if self.syn.header.is_some() || self.packet.header.is_some() {
@@ -176,6 +233,7 @@ impl PacketSource for Ebpf {
                 return Ok(None);
             }
             self.check_interfaces()?;
+            self.check_visibility();
             self.wait()?;
         }
         let next = match (&self.syn.header, &self.packet.header) {
@@ -208,6 +266,7 @@ impl PacketSource for Ebpf {
         let (syns, packets) = (sum(record::LOST_SYNS), sum(record::LOST_PACKETS));
         self.loss.syns = syns.unwrap_or(self.loss.syns);
         self.loss.packets = packets.unwrap_or(self.loss.packets);
+        self.loss.hidden = self.visibility.hidden();
         self.loss
     }
 }

@@ -1,11 +1,12 @@
 //! Loads, configures and attaches the programs of `src/bpf`.
 
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::links::LinkOrder;
-use aya::programs::tc::{TcAttachOptions, TcError};
-use aya::programs::{BtfTracePoint, ProgramError, SchedClassifier, TcAttachType, tc};
+use aya::programs::tc::{SchedClassifierLinkId, TcAttachOptions, TcError};
+use aya::programs::{BtfTracePoint, ProgramError, SchedClassifier, tc};
 use aya::util::KernelVersion;
 use aya::{Btf, EbpfLoader, include_bytes_aligned};
 use nix::ifaddrs::getifaddrs;
@@ -13,7 +14,10 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::resource::{Resource, rlim_t, setrlimit};
 
 use super::error::EbpfError;
-use super::slot::FilterSlot;
+use super::netlink::{PacketDirection, RouteNetlink};
+use super::order::{self, ChainPosition, Place, ProgramMark, lowest_preference};
+use super::record::SEEN_INTERFACES;
+use super::slot::{self, FilterSlot, PROGRAM_NAMES};
 use crate::source::capabilities::EffectiveCapabilities;
 use crate::source::interface::WatchedInterface;
 use crate::source::kind::SourceKind;
@@ -35,11 +39,22 @@ pub(super) enum AttachMethod {
     Netlink,
 }
 
-impl AttachMethod {
-    pub(super) fn of_this_kernel() -> Self {
-        let has_tcx =
-            KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
-        if has_tcx { Self::Tcx } else { Self::Netlink }
+/// A program on an interface, in one direction.
+struct Attachment {
+    interface: String,
+    index: u32,
+    direction: PacketDirection,
+    /// Its name in the object file.
+    name: &'static str,
+    /// Its number in the kernel.
+    id: u32,
+    link: Option<SchedClassifierLinkId>,
+}
+
+impl Attachment {
+    fn place(&self) -> Place<'_> {
+        let Self { interface, index, direction, id, .. } = self;
+        Place { interface, index: *index, direction: *direction, program: *id }
     }
 }
 
@@ -48,72 +63,193 @@ pub(super) struct Programs {
     pub(super) syns: RingBuf<MapData>,
     pub(super) packets: RingBuf<MapData>,
     pub(super) lost: PerCpuArray<MapData, u64>,
+    seen: PerCpuArray<MapData, u64>,
     /// Why there are no socket events.
     pub(super) no_socket_events: Option<String>,
+    attached: Vec<Attachment>,
+    /// `None` until the first program is attached.
+    method: Option<AttachMethod>,
+    /// Of the programs, for other gateposts.
+    marks: HashMap<u32, Option<ProgramMark>>,
     /// Declared before the slot, so that the filters are removed first.
-    _kernel: aya::Ebpf,
-    _slot: Option<FilterSlot>,
+    kernel: aya::Ebpf,
+    slot: Option<FilterSlot>,
 }
 
 impl Programs {
+    /// Without a method, tcx is tried: distributions have it in older kernels, too.
     pub(super) fn start(
         interfaces: &[WatchedInterface],
         ports: &[u16],
         buffer: usize,
-        method: AttachMethod,
+        method: Option<AttachMethod>,
+        netlink: &RouteNetlink,
     ) -> Result<Self, EbpfError> {
         let capabilities = EffectiveCapabilities::of_this_thread();
         if let Some(missing) = capabilities.missing_for(SourceKind::Ebpf) {
             return Err(EbpfError::Capabilities(missing));
         }
+        // Also before tcx is used: an earlier process may have had other rights or another kernel's features. What cannot be
+        // removed does not prevent the capture.
+        let _leftovers = slot::remove_leftovers(netlink);
         let (mut kernel, mut no_socket_events) = load(ports, buffer)?;
         let syns = ring(&mut kernel, "syns")?;
         let packets = ring(&mut kernel, "packets")?;
-        let lost = kernel
-            .take_map("lost")
-            .ok_or_else(|| missing("lost"))
-            .and_then(|map| PerCpuArray::try_from(map).map_err(|error| refused(MAPS, &error)))?;
+        let (lost, seen) = (counters(&mut kernel, "lost")?, counters(&mut kernel, "seen")?);
         if no_socket_events.is_none() {
             no_socket_events = match capabilities.missing_for_socket_events() {
                 Some(capability) => Some(format!("{capability} is missing, see capabilities(7)")),
                 None => trace(&mut kernel).err().map(|error| error.to_string()),
             };
         }
-        let slot = match method {
-            AttachMethod::Tcx => None,
-            AttachMethod::Netlink => Some(FilterSlot::acquire()?),
+        let mut programs = Self {
+            syns,
+            packets,
+            lost,
+            seen,
+            no_socket_events,
+            attached: Vec::new(),
+            method,
+            marks: HashMap::new(),
+            kernel,
+            slot: None,
         };
-        let mut programs =
-            Self { syns, packets, lost, no_socket_events, _kernel: kernel, _slot: slot };
         for interface in interfaces {
-            programs.attach(interface)?;
+            programs.attach_all(interface, netlink)?;
         }
         Ok(programs)
     }
 
-    fn attach(&mut self, interface: &WatchedInterface) -> Result<(), EbpfError> {
-        let name = interface.name.as_str();
-        let removed = || EbpfError::InterfaceRemoved { name: name.to_owned() };
-        if if_nametoindex(name).ok() != Some(interface.index) {
-            return Err(removed());
+    /// Packets that the programs saw on an interface.
+    pub(super) fn seen(&self, index: u32, direction: PacketDirection) -> Option<u64> {
+        let counter = index % SEEN_INTERFACES * 2 + direction as u32;
+        Some(self.seen.get(&counter, 0).ok()?.iter().sum())
+    }
+
+    /// The directions in which an interface has a program of ours.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        self.attached.iter().map(Attachment::place)
+    }
+
+    pub(super) fn interface_name(&self, index: u32) -> Option<&str> {
+        let place = self.places().find(|place| place.index == index);
+        place.map(|place| place.interface)
+    }
+
+    /// Detaches all programs for packets; what they have submitted can still be read.
+    pub(super) fn detach(&mut self) {
+        for attachment in std::mem::take(&mut self.attached) {
+            if let Some(link) = attachment.link
+                && let Ok(program) = classifier(&mut self.kernel, attachment.name)
+            {
+                let _detached_when_dropped = program.take_link(link);
+            }
         }
-        let link = LinkLayer::of(name);
-        let program = classifier(&mut self._kernel, link.program())?;
+    }
+
+    /// The position of each program among others. `None` if the kernel does not tell.
+    pub(super) fn positions(
+        &self,
+        netlink: &RouteNetlink,
+    ) -> impl Iterator<Item = (Place<'_>, Option<ChainPosition>)> {
+        self.places().map(|place| (place, order::position(place, self.slot.as_ref(), netlink)))
+    }
+
+    /// Attaches a program again that someone else detached.
+    pub(super) fn attach_again(
+        &mut self,
+        index: u32,
+        direction: PacketDirection,
+        netlink: &RouteNetlink,
+    ) -> Result<(), EbpfError> {
+        let is_it = |one: &Attachment| one.index == index && one.direction == direction;
+        let Some(position) = self.attached.iter().position(is_it) else { return Ok(()) };
+        let mut attachment = self.attached.swap_remove(position);
+        if let Some(link) = attachment.link.take() {
+            // Dropped, as it leads nowhere.
+            let _link = classifier(&mut self.kernel, attachment.name)?.take_link(link);
+        }
+        let result = self.attach(&mut attachment, netlink);
+        self.attached.push(attachment);
+        result
+    }
+
+    fn attach_all(
+        &mut self,
+        interface: &WatchedInterface,
+        netlink: &RouteNetlink,
+    ) -> Result<(), EbpfError> {
+        let link = LinkLayer::of(&interface.name);
         for &direction in link.directions() {
-            let options = match &self._slot {
-                None => TcAttachOptions::TcxOrder(LinkOrder::first()),
-                Some(slot) => {
-                    clsact(name)?;
-                    TcAttachOptions::Netlink(slot.options())
-                }
+            let mut attachment = Attachment {
+                interface: interface.name.clone(),
+                index: interface.index,
+                direction,
+                name: link.program(direction),
+                id: 0,
+                link: None,
             };
-            program.attach_with_options(name, direction, options).map_err(|error| {
-                // It may have been removed just now.
-                if if_nametoindex(name).is_err() { removed() } else { refused(ATTACH, &error) }
-            })?;
+            self.attach(&mut attachment, netlink)?;
+            self.attached.push(attachment);
         }
         Ok(())
     }
+
+    /// Attaches a program before those of others where the kernel allows it.
+    fn attach(
+        &mut self,
+        attachment: &mut Attachment,
+        netlink: &RouteNetlink,
+    ) -> Result<(), EbpfError> {
+        let Attachment { interface, index, direction, .. } = attachment;
+        let (interface, index, direction) = (interface.as_str(), *index, *direction);
+        let removed = || EbpfError::InterfaceRemoved { name: interface.to_owned() };
+        if if_nametoindex(interface).ok() != Some(index) {
+            return Err(removed());
+        }
+        let program = classifier(&mut self.kernel, attachment.name)?;
+        attachment.id = program.info().map_err(|error| refused(LOAD, &error))?.id();
+        // A program without a mark is taken for foreign by other gateposts, which then only warn.
+        self.marks.entry(attachment.id).or_insert_with(|| ProgramMark::set(attachment.id).ok());
+        let failed = |error: &ProgramError| {
+            // It may have been removed just now.
+            if if_nametoindex(interface).is_err() { removed() } else { refused(ATTACH, error) }
+        };
+        if self.method != Some(AttachMethod::Netlink) {
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            match program.attach_with_options(interface, direction.into(), options) {
+                Ok(link) => {
+                    attachment.link = Some(link);
+                    self.method = Some(AttachMethod::Tcx);
+                    return Ok(());
+                }
+                Err(error) if self.method.is_none() && lacks_tcx(&error) => {
+                    self.method = Some(AttachMethod::Netlink);
+                }
+                Err(error) => return Err(failed(&error)),
+            }
+        }
+        clsact(interface, index, netlink)?;
+        let slot = match self.slot.take() {
+            Some(slot) => slot,
+            None => FilterSlot::acquire()?,
+        };
+        let slot = self.slot.insert(slot);
+        let filters = netlink.filters(index, direction).map_err(|error| refused(ATTACH, &error))?;
+        let options = TcAttachOptions::Netlink(slot.options(lowest_preference(&filters)));
+        let attached = program.attach_with_options(interface, direction.into(), options);
+        attachment.link = Some(attached.map_err(|error| failed(&error))?);
+        Ok(())
+    }
+}
+
+/// Whether the kernel has no tcx, as before Linux 6.6: it knows this kind of attachment not at all.
+fn lacks_tcx(error: &ProgramError) -> bool {
+    const E2BIG: i32 = 7;
+    const EINVAL: i32 = 22;
+    const EOPNOTSUPP: i32 = 95;
+    let ProgramError::SyscallError(error) = error else { return false };
+    matches!(error.io_error.raw_os_error(), Some(E2BIG | EINVAL | EOPNOTSUPP))
 }
 
 const LOAD: &str = "load the packet programs";
@@ -159,17 +295,20 @@ impl LinkLayer {
         }
     }
 
-    const fn program(self) -> &'static str {
-        match self {
-            Self::Ethernet | Self::Loopback => "watch_frames",
-            Self::None => "watch_ip",
+    const fn program(self, direction: PacketDirection) -> &'static str {
+        let [frame_in, frame_out, ip_in, ip_out] = PROGRAM_NAMES;
+        match (self, direction) {
+            (Self::Ethernet | Self::Loopback, PacketDirection::In) => frame_in,
+            (Self::Ethernet | Self::Loopback, PacketDirection::Out) => frame_out,
+            (Self::None, PacketDirection::In) => ip_in,
+            (Self::None, PacketDirection::Out) => ip_out,
         }
     }
 
-    const fn directions(self) -> &'static [TcAttachType] {
+    const fn directions(self) -> &'static [PacketDirection] {
         match self {
-            Self::Loopback => &[TcAttachType::Ingress],
-            Self::Ethernet | Self::None => &[TcAttachType::Ingress, TcAttachType::Egress],
+            Self::Loopback => &[PacketDirection::In],
+            Self::Ethernet | Self::None => &PacketDirection::ALL,
         }
     }
 }
@@ -228,6 +367,11 @@ fn own_netns() -> Option<u32> {
     u32::try_from(inode).ok()
 }
 
+fn counters(kernel: &mut aya::Ebpf, name: &str) -> Result<PerCpuArray<MapData, u64>, EbpfError> {
+    let map = kernel.take_map(name).ok_or_else(|| missing(name))?;
+    PerCpuArray::try_from(map).map_err(|error| refused(MAPS, &error))
+}
+
 fn ring(kernel: &mut aya::Ebpf, name: &str) -> Result<RingBuf<MapData>, EbpfError> {
     let map = kernel.take_map(name).ok_or_else(|| missing(name))?;
     RingBuf::try_from(map).map_err(|error| refused(MAPS, &error))
@@ -257,9 +401,15 @@ fn trace(kernel: &mut aya::Ebpf) -> Result<(), EbpfError> {
     traced(program).map(drop).map_err(|error: ProgramError| refused(TRACE, &error))
 }
 
-/// Adds the clsact qdisc, which the filters need, unless it exists.
-fn clsact(interface: &str) -> Result<(), EbpfError> {
+/// Adds the clsact qdisc, which the filters need, unless it exists. The qdisc `ingress` would take its place.
+fn clsact(interface: &str, index: u32, netlink: &RouteNetlink) -> Result<(), EbpfError> {
     const EEXIST: i32 = 17;
+    let qdiscs = netlink.ingress_qdiscs().map_err(|error| refused(ATTACH, &error))?;
+    match qdiscs.iter().find(|(known, _)| *known == index) {
+        Some((_, kind)) if kind == "clsact" => return Ok(()),
+        Some(_) => return Err(EbpfError::IngressQdisc { name: interface.to_owned() }),
+        None => {}
+    }
     match tc::qdisc_add_clsact(interface) {
         Ok(()) | Err(TcError::AlreadyAttached) => Ok(()),
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(EEXIST) => Ok(()),

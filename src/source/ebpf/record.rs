@@ -16,6 +16,9 @@ pub(super) const SOCKET: u32 = 2;
 pub(super) const LOST_SYNS: u32 = 0;
 pub(super) const LOST_PACKETS: u32 = 1;
 
+/// `WATCH_SEEN`: number of interfaces with counters of their own.
+pub(super) const SEEN_INTERFACES: u32 = 1024;
+
 /// `sizeof(struct watch_socket)`.
 const SOCKET_LEN: usize = 48;
 

@@ -41,6 +41,14 @@ pub enum LiveError {
         n => format!("{n} other interfaces are still watched"),
     })]
     InterfaceLost { name: String, reason: String, remaining: usize },
+    /// Other software keeps packets from the source, which continues.
+    #[error("{reason}; {remedy}")]
+    Obstructed { reason: String, remedy: &'static str },
+    /// libpcap continues in place of eBPF.
+    #[error("watching by libpcap from now on, since {reason}")]
+    SourceChanged { reason: String },
+    #[error("cannot remove the filters of killed processes: {reason}")]
+    Leftovers { reason: String },
     #[error("no interface is left to watch")]
     NoInterfaceLeft,
 }
@@ -48,7 +56,10 @@ pub enum LiveError {
 impl LiveError {
     /// Whether no further packet can follow.
     pub const fn is_fatal(&self) -> bool {
-        !matches!(self, Self::InterfaceLost { .. })
+        !matches!(
+            self,
+            Self::InterfaceLost { .. } | Self::Obstructed { .. } | Self::SourceChanged { .. }
+        )
     }
 }
 

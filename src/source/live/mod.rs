@@ -8,6 +8,9 @@ mod interfaces;
 mod pcap;
 mod writer;
 
+#[cfg(feature = "ebpf")]
+use std::time::SystemTime;
+
 use rustix::thread::CapabilitySet;
 
 pub use self::error::LiveError;
@@ -16,12 +19,15 @@ pub use self::writer::LiveWriter;
 pub use super::capabilities::MissingCapabilities;
 use super::capabilities::{self, EffectiveCapabilities};
 #[cfg(feature = "ebpf")]
-use super::ebpf::{Ebpf, EbpfError};
+use super::ebpf::{self, Ebpf, EbpfError};
 pub use super::interface::WatchedInterface;
 pub use super::kind::{SourceChoice, SourceKind};
+pub use super::leftovers::Leftovers;
 pub use super::packet_source::POLL_TIMEOUT;
 use super::packet_source::{CaptureLoss, PacketSource};
 use crate::stream::SocketEvent;
+#[cfg(feature = "ebpf")]
+use crate::time::Timestamp;
 use crate::wire::Packet;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +54,13 @@ impl CaptureSettings {
 /// A running capture. Dropping it removes everything from the kernel.
 pub struct LiveCapture {
     backend: Backend,
+    /// For another source that takes over.
+    #[cfg(feature = "ebpf")]
+    settings: CaptureSettings,
     choice_reason: Option<String>,
     interfaces: Vec<WatchedInterface>,
+    /// Of a source that another one has replaced.
+    loss_before: CaptureLoss,
 }
 
 enum Backend {
@@ -59,6 +70,8 @@ enum Backend {
         capture: Box<Ebpf>,
         /// Interfaces that still exist.
         remaining: usize,
+        /// Takes over when the last packet is read.
+        successor: Option<Pcap>,
     },
 }
 
@@ -77,14 +90,26 @@ impl LiveCapture {
         #[cfg(feature = "ebpf")]
         let ebpf = Some(|| {
             let capture = Ebpf::open(&interfaces, &settings.ports, settings.buffer);
-            let remaining = interfaces.len();
-            let backend = |capture| Backend::Ebpf { capture: Box::new(capture), remaining };
-            capture.map(backend).map_err(|error| error.to_string())
+            let mut capture = Box::new(capture.map_err(|error| error.to_string())?);
+            if settings.choice == SourceChoice::Auto
+                && capabilities.missing_for(SourceKind::Pcap).is_none()
+                && let Some(notice) = capture.take_notice()
+            {
+                return Err(notice.to_string());
+            }
+            Ok(Backend::Ebpf { capture, remaining: interfaces.len(), successor: None })
         });
         #[cfg(not(feature = "ebpf"))]
         let ebpf = None::<fn() -> Result<Backend, String>>;
         let (backend, choice_reason) = choice::choose(settings.choice, capabilities, ebpf, pcap)?;
-        Ok(Self { backend, choice_reason, interfaces })
+        Ok(Self {
+            backend,
+            #[cfg(feature = "ebpf")]
+            settings: settings.clone(),
+            choice_reason,
+            interfaces,
+            loss_before: CaptureLoss::default(),
+        })
     }
 
     pub const fn kind(&self) -> SourceKind {
@@ -115,24 +140,83 @@ impl LiveCapture {
     }
 }
 
+#[cfg(feature = "ebpf")]
+impl LiveCapture {
+    /// What eBPF noticed about other software. Where the choice is ours, libpcap takes over, if it sees more.
+    fn next_notice(&mut self) -> Option<LiveError> {
+        let Backend::Ebpf { capture, successor, .. } = &mut self.backend else { return None };
+        if successor.is_some() {
+            self.hand_over();
+            return None;
+        }
+        let error = capture.take_notice()?;
+        let reason = error.to_string();
+        if error.is_fatal() {
+            return Some(LiveError::EbpfUnavailable { reason });
+        }
+        if self.settings.choice == SourceChoice::Auto && error.is_avoided_by_pcap() {
+            let CaptureSettings { ports, buffer, .. } = &self.settings;
+            if let Ok(mut pcap) = Pcap::open(&self.interfaces, ports, *buffer) {
+                // libpcap has packets from now on, so that none is missing in between.
+                capture.detach();
+                pcap.skip_until(Timestamp::from_system_time(SystemTime::now()));
+                *successor = Some(pcap);
+                return Some(LiveError::SourceChanged { reason });
+            }
+        }
+        Some(LiveError::Obstructed { reason, remedy: error.remedy() })
+    }
+
+    /// Replaces eBPF by its successor when the last packet is read.
+    fn hand_over(&mut self) {
+        let Backend::Ebpf { capture, successor, .. } = &mut self.backend else { return };
+        if capture.is_drained()
+            && let Some(pcap) = successor.take()
+        {
+            self.loss_before = capture.loss();
+            self.choice_reason = None;
+            self.backend = Backend::Pcap(pcap);
+        }
+    }
+}
+
+/// Removes what gatepost processes that were killed have left in the kernel, in the network namespace of this thread: filters
+/// of clsact, with their programs and maps. Those of running processes stay.
+///
+/// # Errors
+/// A capability is missing, or the kernel refuses.
+pub fn remove_leftovers() -> Result<Leftovers, LiveError> {
+    #[cfg(feature = "ebpf")]
+    return ebpf::remove_leftovers()
+        .map_err(|error| LiveError::Leftovers { reason: error.to_string() });
+    #[cfg(not(feature = "ebpf"))]
+    return Ok(Leftovers::default());
+}
+
 impl PacketSource for LiveCapture {
     type Error = LiveError;
 
     /// An error may concern one interface only: continue until [`LiveError::is_fatal`].
     fn next(&mut self) -> Result<Option<Packet<'_>>, LiveError> {
+        #[cfg(feature = "ebpf")]
+        if let Some(error) = self.next_notice() {
+            return Err(error);
+        }
         match &mut self.backend {
             Backend::Pcap(pcap) => pcap.next(),
             #[cfg(feature = "ebpf")]
             Backend::Ebpf { remaining: 0, .. } => Err(LiveError::NoInterfaceLeft),
             #[cfg(feature = "ebpf")]
-            Backend::Ebpf { capture, remaining } => capture.next().map_err(|error| match error {
-                EbpfError::InterfaceRemoved { name } => {
-                    *remaining -= 1;
-                    let reason = "it was removed".to_owned();
-                    LiveError::InterfaceLost { name, reason, remaining: *remaining }
-                }
-                error => LiveError::EbpfUnavailable { reason: error.to_string() },
-            }),
+            Backend::Ebpf { capture, remaining, .. } => {
+                capture.next().map_err(|error| match error {
+                    EbpfError::InterfaceRemoved { name } => {
+                        *remaining -= 1;
+                        let reason = "it was removed".to_owned();
+                        LiveError::InterfaceLost { name, reason, remaining: *remaining }
+                    }
+                    error => LiveError::EbpfUnavailable { reason: error.to_string() },
+                })
+            }
         }
     }
 
@@ -145,10 +229,16 @@ impl PacketSource for LiveCapture {
     }
 
     fn loss(&mut self) -> CaptureLoss {
-        match &mut self.backend {
+        let loss = match &mut self.backend {
             Backend::Pcap(pcap) => pcap.loss(),
             #[cfg(feature = "ebpf")]
             Backend::Ebpf { capture, .. } => capture.loss(),
+        };
+        let before = self.loss_before;
+        CaptureLoss {
+            syns: before.syns + loss.syns,
+            packets: before.packets + loss.packets,
+            hidden: loss.hidden,
         }
     }
 }

@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
 
+use super::old_kernel::forget_tcx;
 use super::{Process, Smtp, until};
 
 /// Seconds that a command may take before it is ended and the test fails.
@@ -168,6 +169,23 @@ impl Host {
 
     /// Starts a command that runs until the [`Process`] is dropped; its output is its log.
     pub(crate) fn spawn<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Process {
+        self.spawn_after(|| {}, command)
+    }
+
+    /// As [`Host::spawn`], with the features of a kernel before 6.6.
+    pub(crate) fn spawn_without_tcx<S: AsRef<OsStr>>(
+        &self,
+        command: impl IntoIterator<Item = S>,
+    ) -> Process {
+        self.spawn_after(forget_tcx, command)
+    }
+
+    /// Calls `prepare` on the thread that starts the command.
+    fn spawn_after<S: AsRef<OsStr>>(
+        &self,
+        prepare: impl FnOnce() + Send,
+        command: impl IntoIterator<Item = S>,
+    ) -> Process {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let log =
             self.logs.join(format!("process-{}.log", COUNTER.fetch_add(1, Ordering::Relaxed)));
@@ -177,7 +195,10 @@ impl Host {
         let mut words = own.chain(command.into_iter().map(|word| word.as_ref().to_owned()));
         let mut command = Command::new(words.next().expect("a program to run"));
         command.args(words).stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
-        let child = self.in_thread(|| command.spawn());
+        let child = self.in_thread(|| {
+            prepare();
+            command.spawn()
+        });
         Process::new(child.unwrap_or_else(|error| panic!("{command:?}: {error}")), log)
     }
 

@@ -21,6 +21,7 @@ mod exim;
 mod gateway;
 mod host;
 mod leftovers;
+mod old_kernel;
 mod policy_gate;
 mod postfix;
 mod process;

@@ -58,6 +58,14 @@ impl Source {
     }
 }
 
+/// The features of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    Current,
+    /// Before 6.6: programs are attached as filters of clsact.
+    WithoutTcx,
+}
+
 /// A running `gatepost watch`.
 pub(crate) struct Watcher<'lab> {
     host: &'lab Host,
@@ -78,7 +86,15 @@ impl<'lab> Watcher<'lab> {
     ) -> Self {
         let port = Self::free_port();
         let output = lab.path(&format!("watched-{port}.json"));
-        Self::start_into(output, port, host, source, interfaces, options)
+        Self::start_into(output, port, host, (source.name(), Kernel::Current), interfaces, options)
+    }
+
+    /// With `--source` as given, on the interface `gateway` of the server's host.
+    #[track_caller]
+    pub(crate) fn start_on(kernel: Kernel, lab: &'lab Lab, source: &str) -> Self {
+        let port = Self::free_port();
+        let output = lab.path(&format!("watched-{port}.json"));
+        Self::start_into(output, port, &lab.server, (source, kernel), &["gateway"], &[])
     }
 
     /// Several watchers may run on one host.
@@ -101,6 +117,7 @@ impl<'lab> Watcher<'lab> {
         mkfifo(&pipe, Mode::S_IRWXU).unwrap();
         // Reading and writing, so that neither end waits for the other.
         let both = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        let source = (source.name(), Kernel::Current);
         let watcher = Self::start_into(pipe.clone(), port, host, source, interfaces, &[]);
         let unread = File::open(&pipe).unwrap();
         drop(both);
@@ -112,7 +129,7 @@ impl<'lab> Watcher<'lab> {
         output: PathBuf,
         port: u16,
         host: &'lab Host,
-        source: Source,
+        (source, kernel): (&str, Kernel),
         interfaces: &[&str],
         options: &[&str],
     ) -> Self {
@@ -120,12 +137,15 @@ impl<'lab> Watcher<'lab> {
         let mut command =
             vec!["sh", "-c", "output=$0 && exec \"$@\" >\"$output\"", output.to_str().unwrap()];
         let address = metrics.to_string();
-        command.extend([GATEPOST, "watch", "--source", source.name(), "--format", "json"]);
+        command.extend([GATEPOST, "watch", "--source", source, "--format", "json"]);
         command.extend(["--metrics", &address]);
         command.extend(interfaces.iter().flat_map(|name| ["-i", name]));
         command.extend(options);
-        let mut process = host.spawn(command);
-        until(format_args!("`watching` from {}", source.name()), || {
+        let mut process = match kernel {
+            Kernel::Current => host.spawn(command),
+            Kernel::WithoutTcx => host.spawn_without_tcx(command),
+        };
+        until(format_args!("`watching` from {source}"), || {
             assert!(!process.has_ended(), "watch ended at once:\n{}", process.log());
             process.log().contains("watching").then_some(())
         });
@@ -168,6 +188,17 @@ impl<'lab> Watcher<'lab> {
 
     pub(crate) fn signal(&self, signal: Signal) {
         self.process.signal(signal);
+    }
+
+    /// Waits until standard error has this text.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        until(format_args!("{text:?} from watch"), || self.log().contains(text).then_some(()));
+    }
+
+    /// `kill -9`
+    pub(crate) fn kill(mut self) {
+        self.process.kill();
     }
 
     /// Sends SIGTERM; returns the whole output.

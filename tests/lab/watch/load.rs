@@ -61,7 +61,7 @@ fn sessions_at_full_speed(source: Source) {
     let _sinks = sinks(&lab);
     let before = Sent::by(&lab);
     let watcher = Watcher::start(&lab, &lab.server, source, &["gateway"], &[]);
-    let both = Family::ALL.map(|family| smtp_source(&lab, family));
+    let both = Family::ALL.map(|family| smtp_source(&lab, family, PARALLEL, SESSIONS));
     both.into_iter().for_each(finished);
     watcher.wait_until_quiet();
     let output = watcher.finish();
@@ -87,9 +87,9 @@ fn starved(source: Source) {
     let starved = ["--buffer", "64K"];
     let watcher = Watcher::start(&lab, &lab.server, source, &["gateway"], &starved);
     watcher.signal(Signal::SIGSTOP);
-    finished(smtp_source(&lab, Family::Ipv6));
+    finished(smtp_source(&lab, Family::Ipv6, PARALLEL, SESSIONS));
     watcher.signal(Signal::SIGCONT);
-    finished(smtp_source(&lab, Family::Ipv4));
+    finished(smtp_source(&lab, Family::Ipv4, PARALLEL, SESSIONS));
     watcher.wait_until_quiet();
     let output = watcher.finish();
     settle(source, &output, before, Sent::by(&lab));
@@ -118,7 +118,9 @@ fn a_reader_that_does_not_read_delays_neither_capture_nor_metrics() {
     let _sinks = sinks(&lab);
     let (watcher, mut unread) =
         Watcher::start_unread(&lab, &lab.server, Source::Ebpf, &["gateway"]);
-    Family::ALL.into_iter().for_each(|family| finished(smtp_source(&lab, family)));
+    Family::ALL
+        .into_iter()
+        .for_each(|family| finished(smtp_source(&lab, family, PARALLEL, SESSIONS)));
     until("all sessions in the metrics", || {
         let sessions = watcher.metrics().sum("gatepost_tcp_connections_total", &[]);
         (sessions == (2 * SESSIONS) as f64).then_some(())
@@ -164,7 +166,7 @@ fn settle(source: Source, output: &WatchOutput, before: Sent, after: Sent) {
 }
 
 /// smtp-sink for both families.
-fn sinks(lab: &Lab) -> [Process; 2] {
+pub(super) fn sinks(lab: &Lab) -> [Process; 2] {
     Family::ALL.map(|family| {
         let at = lab.server_socket(family, port::SMTP);
         let to = format!("inet:[{}]:{}", at.ip(), at.port());
@@ -174,10 +176,11 @@ fn sinks(lab: &Lab) -> [Process; 2] {
     })
 }
 
-fn smtp_source(lab: &Lab, family: Family) -> Process {
+/// Sends messages over connections of their own, `parallel` at a time.
+pub(super) fn smtp_source(lab: &Lab, family: Family, parallel: u64, sessions: u64) -> Process {
     let to = format!("inet:[{}]:{}", lab.server_ip(family), port::SMTP);
     let (parallel, sessions, octets) =
-        (PARALLEL.to_string(), SESSIONS.to_string(), OCTETS.to_string());
+        (parallel.to_string(), sessions.to_string(), OCTETS.to_string());
     lab.client.spawn(["smtp-source", "-s", &parallel, "-m", &sessions, "-l", &octets, &to])
 }
 

@@ -4,8 +4,10 @@
 mod comparison;
 mod counted;
 mod expected;
+pub(crate) mod leftovers;
 pub(crate) mod load;
 mod mail;
+pub(crate) mod order;
 pub(crate) mod own_addresses;
 pub(crate) mod rights;
 pub(crate) mod view;

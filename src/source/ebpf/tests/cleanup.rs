@@ -70,7 +70,7 @@ fn nothing_is_attached_after_the_end_or_a_panic() {
             unknown.name = "nowhere".to_owned();
             let far = super::namespaces::interface("far");
             let error =
-                crate::source::ebpf::Ebpf::open_with(attach, &[far, unknown], &[25], 0).err();
+                crate::source::ebpf::Ebpf::open_with(Some(attach), &[far, unknown], &[25], 0).err();
             assert!(
                 matches!(error, Some(EbpfError::InterfaceRemoved { name }) if name == "nowhere")
             );
@@ -186,7 +186,7 @@ fn missing_capabilities_are_named() {
 fn a_removed_interface_is_reported_once() {
     let pair = Pair::new();
     pair.near(|| {
-        let mut capture = open(AttachMethod::of_this_kernel(), &["lo", "far"]).unwrap();
+        let mut capture = open(AttachMethod::Tcx, &["lo", "far"]).unwrap();
         ip(&format!("-n {} link del far", pair.near_name()));
         let error = (0..600).find_map(|_| capture.next().err());
         assert!(

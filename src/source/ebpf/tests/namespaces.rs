@@ -105,7 +105,7 @@ const BUFFER: usize = 16 << 20;
 
 /// Opens a capture in the namespace of this thread.
 pub(super) fn open(attach: AttachMethod, interfaces: &[&str]) -> Result<Ebpf, EbpfError> {
-    Ebpf::open_with(attach, &with_index(interfaces), &PORTS, BUFFER)
+    Ebpf::open_with(Some(attach), &with_index(interfaces), &PORTS, BUFFER)
 }
 
 fn with_index(interfaces: &[&str]) -> Vec<WatchedInterface> {

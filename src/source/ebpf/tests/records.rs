@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::error::EbpfError;
+use super::super::netlink::PacketDirection;
 use super::super::record::{self, Record, RecordHeader, SocketRecord};
 
 fn packet(captured: u32, tail: u32, bytes: &[u8]) -> Vec<u8> {
@@ -88,6 +89,9 @@ fn constants_match_the_header_file() {
     };
     assert_eq!(defined("WATCH_SOCKET"), record::SOCKET);
     assert_eq!(defined("WATCH_TAIL") as usize, record::TAIL);
+    assert_eq!(defined("WATCH_SEEN"), record::SEEN_INTERFACES);
+    assert_eq!(defined("WATCH_IN"), PacketDirection::In as u32);
+    assert_eq!(defined("WATCH_OUT"), PacketDirection::Out as u32);
     assert_eq!(defined("WATCH_LOST_SYNS"), record::LOST_SYNS);
     assert_eq!(defined("WATCH_LOST_PACKETS"), record::LOST_PACKETS);
 }

@@ -31,6 +31,8 @@ pub(super) struct Pcap {
     names: Vec<String>,
     /// Losses of closed handles.
     closed_loss: CaptureLoss,
+    /// Packets until this time are another source's.
+    skipped_until: Option<Timestamp>,
 }
 
 enum NextPacket {
@@ -54,11 +56,27 @@ impl Pcap {
             }
         }
         let names = interfaces.iter().map(|interface| interface.name.clone()).collect();
-        Ok(Self { handles, names, closed_loss: CaptureLoss::default() })
+        Ok(Self { handles, names, closed_loss: CaptureLoss::default(), skipped_until: None })
+    }
+
+    /// Skips the packets captured until `at`, which another source delivers.
+    #[cfg(feature = "ebpf")]
+    pub(super) const fn skip_until(&mut self, at: Timestamp) {
+        self.skipped_until = Some(at);
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Packet<'_>>, LiveError> {
-        let ready = self.wait()?;
+        let mut ready = self.wait()?;
+        while let (Some(until), Some(number)) = (self.skipped_until, ready) {
+            let Some(handle) = self.handles.get_mut(number) else { break };
+            if handle.next_at().is_none_or(|at| at > until) {
+                // All later packets are later, too.
+                self.skipped_until = None;
+                break;
+            }
+            handle.take();
+            ready = self.wait()?;
+        }
         Ok(ready.and_then(|ready| self.handles.get_mut(ready)).map(Handle::take))
     }
 
