@@ -2,6 +2,7 @@
 
 use super::sessions::FinishedSession;
 use crate::engine::{Outcome, TlsState};
+use crate::stream::FlowOutcome;
 use crate::traffic::fallback::Attempt;
 use crate::traffic::{DeliveryFacts, FlowSummary, MailDirection, MessageCounts, StarttlsState};
 
@@ -72,7 +73,13 @@ impl FinishedSession {
             codes.find(|code| *code >= 400)
         });
         DeliveryFacts {
-            flow: Some(self.flow.outcome),
+            // After QUIT, or the end of TLS, a RST is no more than the end.
+            flow: Some(match self.flow.outcome {
+                FlowOutcome::Reset if self.record.outcome.explains_reset() => {
+                    FlowOutcome::Established
+                }
+                outcome => outcome,
+            }),
             incomplete: self.flow.incomplete,
             black_hole: self.flow.black_hole,
             message_accepted: smtp.transactions.iter().any(|one| is_accepted(one.data_code)),

@@ -52,7 +52,7 @@ pub enum CliCommand {
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Show SMTP sessions on this host's interfaces without relaying them, until SIGINT or SIGTERM.
+    /// Show SMTP sessions on this host's interfaces without relaying them, until SIGINT, SIGTERM or SIGHUP.
     #[command(after_long_help = WATCH_PRIVILEGES)]
     Watch(Box<WatchArgs>),
     /// Record sessions of a running gateway to a pcapng file, until SIGINT or SIGTERM.

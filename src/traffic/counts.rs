@@ -2,10 +2,9 @@
 
 use std::ops::AddAssign;
 
-use super::fallback::{Fallback, FallbackReason};
+use super::fallback::{DeliveryOutcome, Fallback, FallbackReason};
 use super::flow_summary::{FlowSummary, MessageCounts, StarttlsState};
 use super::histogram::DurationHistogram;
-use crate::addr::Side;
 use crate::stream::FlowOutcome;
 use crate::wire::IcmpKind;
 
@@ -20,8 +19,8 @@ pub struct FlowCounts {
     pub data_segments: u64,
     /// Those without new data.
     pub retransmitted: u64,
-    /// RSTs that ended an established connection, by the [`Side::index`] of the sender.
-    pub resets: [u64; Side::ALL.len()],
+    /// Connections that a RST ended for no reason that is seen: neither a message was decided nor the session over.
+    pub broken_off: u64,
     /// By [`IcmpKind::index`].
     pub icmp: [u64; IcmpKind::LABELS.len()],
     pub black_holes: u64,
@@ -48,9 +47,7 @@ impl FlowCounts {
         self.syn_retransmits += summary.syn_retransmits();
         self.data_segments += flow.data_segments.iter().sum::<u64>();
         self.retransmitted += flow.retransmits.iter().sum::<u64>();
-        if let Some(side) = flow.reset_by {
-            add_at(&mut self.resets, side.index(), 1);
-        }
+        self.broken_off += u64::from(summary.outcome == DeliveryOutcome::Reset);
         add(&mut self.icmp, &flow.icmp_kinds);
         self.black_holes += u64::from(flow.black_hole);
         self.messages += &summary.messages;
@@ -91,7 +88,7 @@ impl AddAssign<&Self> for FlowCounts {
         self.syn_retransmits += other.syn_retransmits;
         self.data_segments += other.data_segments;
         self.retransmitted += other.retransmitted;
-        add(&mut self.resets, &other.resets);
+        self.broken_off += other.broken_off;
         add(&mut self.icmp, &other.icmp);
         self.black_holes += other.black_holes;
         self.sessions += other.sessions;

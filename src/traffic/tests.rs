@@ -423,3 +423,15 @@ proptest! {
         prop_assert_eq!(&first, &other);
     }
 }
+
+/// Many clients end with a RST after QUIT, or after their message was decided.
+#[test]
+fn only_a_reset_that_nothing_explains_breaks_a_connection_off() {
+    let mut traffic = Traffic::new(ours());
+    let flow = flow(MX6, OUR6, 10, Reset);
+    for outcome in [DeliveryOutcome::Accepted, DeliveryOutcome::Other, DeliveryOutcome::Reset] {
+        traffic.on_flow(&FlowSummary { outcome, ..summary(&flow, None, 0) });
+    }
+    let counts = traffic.counts(TrafficWindow::Hour, Family::Ipv6, MailDirection::Inbound);
+    assert_eq!((counts.connections(), counts.broken_off), (3, 1));
+}

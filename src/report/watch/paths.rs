@@ -37,7 +37,7 @@ static COLUMNS: [PathColumn; 13] = [
     column(1, "NO ANSWER", 9, |t| short(t.outcome(Unanswered)), |t| red(t.outcome(Unanswered))),
     column(2, "REFUSED", 7, |t| short(t.outcome(Refused)), |t| red(t.outcome(Refused))),
     column(9, "UNREACH", 7, |t| short(t.outcome(Unreachable)), |t| red(t.outcome(Unreachable))),
-    column(8, "RESET", 5, |t| short(resets(t)), |t| yellow(resets(t))),
+    column(8, "RESET", 5, |t| short(t.broken_off), |t| yellow(t.broken_off)),
     column(5, "SYN p50", 7, |t| handshake(t, 50), plain),
     column(10, "p95", 6, |t| handshake(t, 95), plain),
     column(7, "RETRANS", 7, |t| percent(t.retransmitted, t.data_segments), retransmissions),
@@ -97,10 +97,6 @@ fn fitting(columns: usize) -> Vec<&'static PathColumn> {
 
 fn handshake(tally: &FlowCounts, percent: u8) -> String {
     tally.handshakes.percentile(percent).map_or_else(|| "-".to_owned(), short_duration)
-}
-
-fn resets(tally: &FlowCounts) -> u64 {
-    tally.resets.iter().sum()
 }
 
 fn replies(tally: &FlowCounts, class: usize) -> u64 {
