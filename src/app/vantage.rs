@@ -22,11 +22,11 @@ use crate::lookup::vantage::{
     RequestEvent, RequestLog, SharedKey, VantageCanaries, VantageServer, VantageServerSettings,
     serve,
 };
-use crate::lookup::{LookupService, LookupSettings, ProbeSettings, Ttls};
+use crate::lookup::{LargeHello, LookupService, LookupSettings, ProbeSettings, Ttls};
 use crate::metrics::domain_check::{DomainCheckSettings, DomainChecks, probe};
 use crate::policy::facts::DomainName;
 use crate::smtp_connection::CanarySender;
-use crate::tls::{UpstreamVerification, upstream_config};
+use crate::tls::{UpstreamVerification, survey_config, upstream_config};
 
 /// For each connection and reply of a canary; the gateway waits a minute and a half for all of them.
 const CANARY_STEP: Duration = Duration::from_secs(15);
@@ -63,7 +63,8 @@ pub(super) async fn vantage(args: VantageArgs) -> anyhow::Result<ExitCode> {
         }
         None => None,
     };
-    let settings = settings(args.network.dns, hostname, args.network.timeout);
+    let mut settings = settings(args.network.dns, hostname, args.network.timeout);
+    settings.large_hello = Some(LargeHello(survey_config().context("TLS")?));
     let (lookup, _) = LookupService::start(settings, Arc::new(()))?;
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;

@@ -443,7 +443,7 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("callouts", "boolean", Value("false"),
             "Verify sender mailboxes by RCPT at their servers. Some sites list callers for that."),
         spec("probe_large_segments", "boolean", Value("false"),
-            "Send large segments in probes, to detect path MTU black holes."),
+            "Send large segments in probes, by a TLS handshake or one long NOOP, to detect path MTU black holes."),
         spec("max_concurrent_probes", "integer, 1 to 100000", Value("256"), "Probes in progress."),
         spec("probes_per_second", MILLION, Value("100"), "Probes per second."),
         spec("probes_per_server_per_minute", MILLION, Value("30"), "Probes of one server per minute."),

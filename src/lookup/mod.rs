@@ -43,7 +43,7 @@ pub use self::policy_fetch::fetch_policy;
 pub use self::probe::{SurveySettings, SurveyTls, answers, survey};
 pub use self::redis_store::check_redis_url;
 pub use self::service::{LookupError, LookupService};
-pub use self::settings::{CacheLimits, LookupSettings, ProbeSettings, Ttls};
+pub use self::settings::{CacheLimits, LargeHello, LookupSettings, ProbeSettings, Ttls};
 pub use self::sources::Sources;
 pub use self::zone_file::{ZoneFile, ZoneFileError};
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+
 use crate::addr::Networks;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -23,6 +25,8 @@ pub struct LookupSettings {
     pub cache_limits: CacheLimits,
     pub ttls: Ttls,
     pub probes: ProbeSettings,
+    /// For [`ProbeSettings::large_segments`], which has no effect without it.
+    pub large_hello: Option<LargeHello>,
     /// Concurrent recipient verifications with upstream; the answer to more is unknown.
     pub max_pending_recipients: usize,
     /// The cache on disk, which survives a restart.
@@ -47,6 +51,18 @@ pub struct LookupSettings {
     /// Upstream expects a PROXY header of version 1, which has the addresses of our own connection: Postfix rejects `UNKNOWN`.
     pub upstream_proxy_v1: bool,
 }
+
+/// TLS for probes with large segments: its ClientHello fills a segment, and it accepts any certificate.
+#[derive(Clone, Debug)]
+pub struct LargeHello(pub Arc<ClientConfig>);
+
+impl PartialEq for LargeHello {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for LargeHello {}
 
 /// Limits of the memory cache; both apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +119,7 @@ impl Default for LookupSettings {
             cache_limits: CacheLimits { entries: 100_000, bytes: 64 << 20 },
             ttls: Ttls::default(),
             probes: ProbeSettings::default(),
+            large_hello: None,
             max_pending_recipients: 100,
             cache_file: None,
             redis: None,

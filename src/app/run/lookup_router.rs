@@ -5,11 +5,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::app::door::DoorHandle;
-use crate::lookup::{HostNames, LookupService, LookupSettings};
+use crate::lookup::{HostNames, LargeHello, LookupService, LookupSettings};
 use crate::policy::facts::{Lookup, LookupObserver, LookupResult, Source};
 use crate::relay::{HostAnswer, HostFuture, LookupFuture, LookupProvider};
 use crate::report::{LogLevel, SessionLog};
 use crate::time::Timestamp;
+use crate::tls::survey_config;
 
 /// Starts the lookup service. Without it a gateway still relays; the log has the reason.
 pub(super) fn start_lookups(
@@ -17,7 +18,17 @@ pub(super) fn start_lookups(
     observer: Arc<dyn LookupObserver>,
     log: &SessionLog,
 ) -> Option<LookupService> {
-    match LookupService::start(settings.clone(), observer) {
+    let mut settings = settings.clone();
+    if settings.probes.large_segments {
+        match survey_config() {
+            Ok(config) => settings.large_hello = Some(LargeHello(config)),
+            Err(error) => log.notice(
+                LogLevel::Warn,
+                &format!("probe_large_segments = true has no effect: TLS: {error}"),
+            ),
+        }
+    }
+    match LookupService::start(settings, observer) {
         Ok((service, notices)) => {
             notices.iter().for_each(|notice| log.notice(LogLevel::Warn, notice));
             Some(service)

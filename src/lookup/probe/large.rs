@@ -1,30 +1,56 @@
-//! Detection of path MTU black holes: a probe with a large segment.
+//! Detection of path MTU black holes: a probe with large segments.
 
-use super::smtp_client::{ProbeError, SmtpClient};
+use std::net::IpAddr;
+use std::sync::Arc;
 
-const NOOPS: usize = 4;
-const ARGUMENT: usize = 500;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+
+use super::smtp_client::{ProbeError, SmtpClient, TlsProbeError};
+
 /// Detail of a probe whose large segment was answered.
 pub(in crate::lookup) const LARGE_ANSWERED: &str = "large segment answered";
 
-/// Sends enough to fill a segment of any usual path MTU (1280 to 1500 bytes) and waits for all replies: then our large
-/// segments arrive. In a path MTU black hole the handshake and EHLO succeed and this stalls (rule 15 of ARCHITECTURE.md). The
-/// other direction is not tested: an EHLO reply is rarely large.
+/// Octets of a NOOP's argument: less than 2048, the limit of most servers.
+const ARGUMENT: usize = 1500;
+
+/// The result of [`send_large`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LargeSegment {
+    /// The server refuses STARTTLS.
+    NotSent,
+    Answered,
+    /// Answered by an alert, or by closing the connection.
+    EndedByServer,
+}
+
+/// Makes the TLS handshake after STARTTLS, if the server offers it. In a path MTU black hole the TCP handshake and EHLO succeed
+/// and this stalls (rule 15 of ARCHITECTURE.md): a ClientHello with a post-quantum key share fills a segment of any usual path MTU
+/// (1280 to 1500 bytes), and what the server answers, its certificates, mostly does so in the other direction.
 ///
-/// The segment is four NOOPs (RFC 5321 §4.1.1.9: the argument is ignored) of at most 512 bytes each, in one write, to a
-/// server that offers PIPELINING. RFC 2920 §3.1 allows a NOOP only at the end of a group; servers with PIPELINING reply to
-/// them nevertheless, though a strict one may reject them. No other command is long, legal and without effect. Hence only
-/// with `[lookup] large_segments`. The codes of the replies do not matter.
-pub(super) async fn send_large(client: &mut SmtpClient) -> Result<(), ProbeError> {
-    let noop = format!("NOOP {}\r\n", "x".repeat(ARGUMENT));
-    client.send(noop.repeat(NOOPS).as_bytes()).await?;
-    for _ in 0..NOOPS {
-        match client.read_reply().await {
-            Ok(_) => {}
-            // The server rejected the NOOPs, so it received them.
-            Err(ProbeError::Closed | ProbeError::NotSmtp) => return Ok(()),
-            Err(timed_out) => return Err(timed_out),
-        }
+/// Another server receives one long NOOP, whose argument means nothing (RFC 5321 §4.1.1.9). It may refuse the length (§4.5.3.1),
+/// which is an answer, too. Several commands at once would fill a segment within the limits, but servers log them as improper
+/// pipelining, for which others ban.
+pub(super) async fn send_large(
+    client: &mut SmtpClient,
+    offers_starttls: bool,
+    config: Arc<ClientConfig>,
+    server: IpAddr,
+) -> Result<LargeSegment, ProbeError> {
+    if !offers_starttls {
+        return match client.command(&format!("NOOP {}", "x".repeat(ARGUMENT))).await {
+            Ok(_) => Ok(LargeSegment::Answered),
+            Err(ProbeError::Closed | ProbeError::NotSmtp) => Ok(LargeSegment::EndedByServer),
+            Err(ProbeError::TimedOut) => Err(ProbeError::TimedOut),
+        };
     }
-    Ok(())
+    let reply = client.command("STARTTLS").await?;
+    if reply.code != 220 {
+        return Ok(LargeSegment::NotSent);
+    }
+    match client.start_tls(config, ServerName::IpAddress(server.into())).await {
+        Ok(_) => Ok(LargeSegment::Answered),
+        Err(TlsProbeError::Closed | TlsProbeError::Tls(_)) => Ok(LargeSegment::EndedByServer),
+        Err(TlsProbeError::TimedOut) => Err(ProbeError::TimedOut),
+    }
 }

@@ -1,7 +1,7 @@
 //! Probes of other servers: whether they accept a connection, greet us, accept mail for a mailbox.
 //!
-//! RFC 5321 §3.1 to §3.3. Each probe goes only as far as its lookup needs: sites see a connection, then EHLO and QUIT, and
-//! MAIL FROM:<> and RCPT only if the operator enabled callouts (rule 12 of ARCHITECTURE.md).
+//! RFC 5321 §3.1 to §3.3. Each probe goes only as far as its lookup needs: sites see a connection and QUIT after their greeting,
+//! then EHLO, and MAIL FROM:<> and RCPT only if the operator enabled callouts (rule 12 of ARCHITECTURE.md).
 //!
 //! | observation | connect | greet | callout |
 //! |---|---|---|---|

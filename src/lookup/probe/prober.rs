@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, connect};
-use super::large::{LARGE_ANSWERED, send_large};
+use super::large::{LARGE_ANSWERED, LargeSegment, send_large};
 use super::smtp_client::{ProbeError, ProbeReply, SmtpClient};
 use crate::addr::{Networks, is_special_purpose};
 use crate::lookup::limits::ProbeLimits;
@@ -24,6 +26,8 @@ const MAX_PATH: usize = 1000;
 #[derive(Debug)]
 pub(in crate::lookup) struct Prober {
     settings: ProbeSettings,
+    /// For large segments, if they are sent.
+    large_hello: Option<Arc<ClientConfig>>,
     /// Time for the handshake: at least three SYNs with the default deadline.
     connect_timeout: Duration,
     hostname: String,
@@ -41,6 +45,7 @@ impl Prober {
         let timeout = settings.probes.timeout;
         Self {
             settings: settings.probes,
+            large_hello: settings.large_hello.clone().map(|hello| hello.0),
             // Shorter than the deadline: a caller still waits when a server does not respond.
             connect_timeout: (settings.deadline * 4 / 5).min(timeout),
             hostname: settings.hostname.clone(),
@@ -92,7 +97,7 @@ impl Prober {
             return Answer::Unknown(Reason::NoResolver);
         };
         let ip = ip.to_canonical();
-        let Some(_permit) = self.limits.acquire(ip) else {
+        let Some(permit) = self.limits.acquire(ip) else {
             return Answer::Unknown(Reason::RateLimited);
         };
         let deadline = Instant::now() + self.settings.timeout;
@@ -101,9 +106,12 @@ impl Prober {
             Err(error) => return error.answer(),
         };
         match lookup {
-            Lookup::Connect(_) => Answer::Yes(None),
+            Lookup::Connect(_) => {
+                leave(SmtpClient::new(stream, deadline), permit);
+                Answer::Yes(None)
+            }
             Lookup::Callout(_, path) => self.callout(SmtpClient::new(stream, deadline), path).await,
-            _ => self.greet(SmtpClient::new(stream, deadline)).await,
+            _ => self.greet(SmtpClient::new(stream, deadline), ip).await,
         }
     }
 
@@ -111,29 +119,42 @@ impl Prober {
         connect(SocketAddr::new(ip, self.settings.port), self.mark, self.connect_timeout).await
     }
 
-    async fn greet(&self, mut client: SmtpClient) -> Answer {
+    async fn greet(&self, mut client: SmtpClient, server: IpAddr) -> Answer {
         let ehlo = match self.begin(&mut client).await {
             Ok(ehlo) => ehlo,
-            Err(rejection) => return rejection.greet_answer(),
+            Err(rejection) => {
+                rejection.end(client);
+                return rejection.greet_answer();
+            }
         };
-        let sends_large = self.settings.large_segments && ehlo.pipelining;
-        if sends_large && let Err(error) = send_large(&mut client).await {
-            return Rejection::Error(error).greet_answer();
+        let mut large = LargeSegment::NotSent;
+        if let Some(config) = &self.large_hello {
+            let config = Arc::clone(config);
+            large = match send_large(&mut client, ehlo.starttls, config, server).await {
+                Ok(large) => large,
+                Err(error) => return Rejection::Error(error).greet_answer(),
+            };
         }
-        client.quit_in_background();
-        Answer::Yes(sends_large.then(|| LARGE_ANSWERED.to_owned()))
+        if large != LargeSegment::EndedByServer {
+            client.quit_in_background();
+        }
+        Answer::Yes((large != LargeSegment::NotSent).then(|| LARGE_ANSWERED.to_owned()))
     }
 
     async fn callout(&self, mut client: SmtpClient, path: &str) -> Answer {
         match self.begin(&mut client).await {
             Ok(_) => {}
-            Err(rejection) => return rejection.callout_answer(),
+            Err(rejection) => {
+                rejection.end(client);
+                return rejection.callout_answer();
+            }
         }
         match client.command(null_sender_for(path)).await {
             Ok(reply) if reply.class() == 2 => {}
             other => {
-                client.quit_in_background();
-                return other.map_or_else(Rejection::Error, Rejection::Reply).callout_answer();
+                let rejection = other.map_or_else(Rejection::Error, Rejection::Reply);
+                rejection.end(client);
+                return rejection.callout_answer();
             }
         }
         let answer = match client.command(&format!("RCPT TO:<{path}>")).await {
@@ -164,6 +185,17 @@ impl Prober {
     }
 }
 
+/// Waits for the greeting in the background and sends QUIT: servers log clients that hang up before, and others make bans of
+/// that.
+fn leave(mut client: SmtpClient, permit: OwnedSemaphorePermit) {
+    tokio::spawn(async move {
+        if client.read_reply().await.is_ok() {
+            client.quit().await;
+        }
+        drop(permit);
+    });
+}
+
 /// Why a server did not come as far as RCPT.
 #[derive(Clone, Copy, Debug)]
 enum Rejection {
@@ -172,6 +204,13 @@ enum Rejection {
 }
 
 impl Rejection {
+    /// Ends the connection. A server that owes a reply would take QUIT for pipelining.
+    fn end(self, client: SmtpClient) {
+        if matches!(self, Self::Reply(_)) {
+            client.quit_in_background();
+        }
+    }
+
     fn greet_answer(self) -> Answer {
         match self {
             Self::Reply(reply) if reply.class() == 4 => Answer::Unknown(Reason::RejectedBeforeRcpt),

@@ -42,8 +42,8 @@ pub(in crate::lookup) enum TlsProbeError {
 pub(in crate::lookup) struct ProbeReply {
     pub(in crate::lookup) code: u16,
     pub(in crate::lookup) enhanced: Option<EnhancedCode>,
-    /// Whether a line offers PIPELINING (RFC 2920).
-    pub(in crate::lookup) pipelining: bool,
+    /// Whether a line offers STARTTLS (RFC 3207).
+    pub(in crate::lookup) starttls: bool,
 }
 
 impl ProbeReply {
@@ -149,9 +149,9 @@ impl SmtpClient {
         self.read_reply_as(|reply| ProbeReply {
             code: reply.code,
             enhanced: reply.enhanced(),
-            pipelining: reply.texts().any(|text| {
+            starttls: reply.texts().any(|text| {
                 let keyword = text.split(|byte| *byte == b' ').next();
-                keyword.is_some_and(|word| word.eq_ignore_ascii_case(b"PIPELINING"))
+                keyword.is_some_and(|word| word.eq_ignore_ascii_case(b"STARTTLS"))
             }),
         })
         .await

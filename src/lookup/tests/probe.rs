@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::{LookupService, LookupSettings, ProbeSettings};
+use super::super::probe::LARGE_ANSWERED;
+use super::super::{LargeHello, LookupService, LookupSettings, ProbeSettings};
 use super::resolver::Resolver;
 use super::service::{settings, start};
 use crate::policy::facts::Resolution;
@@ -218,30 +221,99 @@ async fn a_probe_continues_after_the_deadline() {
     assert_eq!(*peer.calls.lock().unwrap(), 1);
 }
 
+fn hello() -> LargeHello {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let config = builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    LargeHello(Arc::new(config))
+}
+
 #[tokio::test]
-async fn large_segments_need_the_option_and_pipelining() {
-    let offers = "S: 220 a\nC: EHLO\nS: 250-mx\nS: 250 PIPELINING";
-    for (script, wanted, noops, expected) in [
-        (offers, true, 4, "yes"),
-        (offers, false, 0, "yes"),
-        ("S: 220 a\nC: EHLO\nS: 250 mx", true, 0, "yes"),
-        ("S: 220 a\nC: EHLO\nS: 250-mx\nS: 250 PIPELINING\nC: NOOP\nhang up", true, 1, "yes"),
-        (
-            "S: 220 a\nC: EHLO\nS: 250-mx\nS: 250 PIPELINING\nC: NOOP\nC: NOOP\nstall",
-            true,
-            2,
-            "no: established_but_stalled",
-        ),
+async fn large_segments_need_the_option() {
+    let offers = "S: 220 a\nC: EHLO\nS: 250-mx\nS: 250 STARTTLS\n";
+    let answered = Answer::Yes(Some(LARGE_ANSWERED.to_owned()));
+    let stalled = Answer::No(Reason::EstablishedButStalled, None);
+    let with = |end: &str| -> &'static str { Box::leak(format!("{offers}{end}").into()) };
+    for (script, wanted, expected) in [
+        (with("C: QUIT"), false, Answer::Yes(None)),
+        // Without STARTTLS one long command.
+        ("S: 220 a\nC: EHLO\nS: 250 mx\nC: NOOP xxx\nS: 250 ok\nC: QUIT", true, answered.clone()),
+        ("S: 220 a\nC: EHLO\nS: 250 mx\nC: NOOP xxx\nS: 500 what\nC: QUIT", true, answered.clone()),
+        ("S: 220 a\nC: EHLO\nS: 250 mx\nC: NOOP xxx\nhang up", true, answered.clone()),
+        ("S: 220 a\nC: EHLO\nS: 250 mx\nC: NOOP xxx\nstall", true, stalled.clone()),
+        ("S: 220 a\nC: EHLO\nS: 250 mx\nC: QUIT", false, Answer::Yes(None)),
+        (with("C: STARTTLS\nS: 454 4.7.0 no key\nC: QUIT"), true, Answer::Yes(None)),
+        (with("C: STARTTLS\nS: 220 go\nhang up"), true, answered.clone()),
+        // Not TLS, but an answer.
+        (with("C: STARTTLS\nS: 220 go\nS: what"), true, answered),
+        (with("C: STARTTLS\nS: 220 go\nstall"), true, stalled.clone()),
+        (with("C: STARTTLS\nstall"), true, stalled),
     ] {
         let peer = peer(script).await;
-        let service = reach_of(&peer, |settings| settings.probes.large_segments = wanted).await;
+        let service = reach_of(&peer, |settings| settings.large_hello = wanted.then(hello)).await;
         let result = service.lookup(&Lookup::Greet(peer.address.ip())).await;
-        assert_eq!(in_words(&result.answer), expected, "{script}");
-        let received = peer.received.lock().unwrap().clone();
-        let noop: Vec<_> = received.iter().filter(|line| line.starts_with("NOOP")).collect();
-        assert_eq!(noop.len(), noops, "{script}");
-        assert!(noop.iter().all(|line| line.len() + 2 <= 512), "RFC 5321 §4.5.3.1.4");
-        assert!(noops < 4 || noop.iter().map(|line| line.len() + 2).sum::<usize>() > 1500);
+        assert_eq!(result.answer, expected, "{script}");
+    }
+}
+
+/// The ClientHello fills a segment of a link with 1500 bytes, which has 1428 over IPv6 with timestamps.
+#[tokio::test]
+async fn the_large_segment_is_large() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let peer = Peer { address, received: Arc::default(), calls: Arc::default() };
+    let service = reach_of(&peer, |settings| settings.large_hello = Some(hello())).await;
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut received = vec![0; 4096];
+        let mut length = 0;
+        for reply in ["220 a\r\n", "250-mx\r\n250 STARTTLS\r\n", "220 go\r\n"] {
+            stream.write_all(reply.as_bytes()).await.unwrap();
+            length = stream.read(&mut received).await.unwrap();
+        }
+        length
+    };
+    let lookup = Lookup::Greet(address.ip());
+    let (length, _) = tokio::join!(serve, service.lookup(&lookup));
+    assert!(length >= 1428, "{length}");
+}
+
+/// A probe that needs no greeting nevertheless leaves like a client.
+#[tokio::test]
+async fn a_connection_probe_waits_for_the_greeting_and_quits() {
+    for script in ["slow\nS: 220 a\nC: QUIT", "slow\nS: 554 5.7.1 not you\nC: QUIT"] {
+        let peer = peer(script).await;
+        let service = reach_of(&peer, |_| {}).await;
+        let began = Instant::now();
+        let result = service.lookup(&Lookup::Connect(peer.address.ip())).await;
+        assert_eq!(in_words(&result.answer), "yes");
+        assert!(began.elapsed() < Duration::from_millis(250), "the answer does not wait");
+        expect_quit(&peer).await;
+    }
+}
+
+/// After a rejection, too.
+#[tokio::test]
+async fn a_rejected_probe_quits() {
+    for script in [
+        "S: 554 5.7.1 not you",
+        "S: 220 a\nC: EHLO\nS: 450 4.7.1 later",
+        "S: 220 a\nC: EHLO\nS: 250 mx\nC: MAIL\nS: 550 5.7.1 no bounces",
+    ] {
+        let peer = peer(script).await;
+        let service = reach_of(&peer, |_| {}).await;
+        let callout = Lookup::Callout(peer.address.ip(), String::from("a@a.example"));
+        service.lookup(&callout).await;
+        expect_quit(&peer).await;
+    }
+}
+
+async fn expect_quit(peer: &Peer) {
+    let began = Instant::now();
+    while !peer.received.lock().unwrap().iter().any(|line| line == "QUIT") {
+        assert!(began.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -401,11 +473,7 @@ async fn a_probe_ends_with_quit() {
     let peer = peer("S: 220 a\nC: EHLO\nS: 250 mx").await;
     let service = reach_of(&peer, |_| {}).await;
     service.lookup(&Lookup::Greet(peer.address.ip())).await;
-    let began = Instant::now();
-    while !peer.received.lock().unwrap().iter().any(|line| line == "QUIT") {
-        assert!(began.elapsed() < DEADLINE);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    expect_quit(&peer).await;
     let mut nothing = Vec::new();
     let mut stream = TcpStream::connect(peer.address).await.unwrap();
     stream.shutdown().await.unwrap();
