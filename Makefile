@@ -12,7 +12,7 @@ TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables iptables postfix openssl ca
 	gnutls-bin swaks libnet-ssleay-perl libio-socket-inet6-perl tshark knot redis-server python3-prometheus-client chromium \
 	python3-dkim python3-nacl libmail-dkim-perl \
 	nginx-light systemd man-db groff-base zsh fish libidn12 libgnutls-dane0 sasl2-bin libsasl2-modules \
-	nodejs testssl.sh sslscan rspamd unbound ldnsutils
+	nodejs testssl.sh sslscan rspamd unbound ldnsutils fail2ban
 CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool
 BENCH_PACKAGES := $(TEST_PACKAGES) libnginx-mod-stream libnginx-mod-mail stunnel4
 NEEDED = $(BUILD_PACKAGES)

@@ -70,6 +70,7 @@ fn main() -> ExitCode {
         domain_check::dnssec::TESTS,
         domain_check::monitoring::TESTS,
         domain_check::mta_sts::TESTS,
+        domain_check::log_filter::TESTS,
         domain_check::own_network::TESTS,
         domain_check::postfix::TESTS,
         domain_check::recipients::TESTS,

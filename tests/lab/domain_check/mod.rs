@@ -4,6 +4,7 @@ mod cases;
 mod dane;
 pub(crate) mod dnsbl;
 pub(crate) mod dnssec;
+pub(crate) mod log_filter;
 pub(crate) mod monitoring;
 pub(crate) mod mta_sts;
 pub(crate) mod own_network;
