@@ -47,7 +47,7 @@ pub struct WatchArgs {
         value_name = "ADDR:PORT"
     )]
     pub metrics: Option<SocketAddr>,
-    /// Size of the kernel's capture buffer, 64K to 4G; a larger one loses fewer packets under load.
+    /// Size of the capture buffer of all interfaces together, 64K to 4G; a larger one loses fewer packets under load.
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
     pub buffer: usize,
     /// Stop after this many sessions.

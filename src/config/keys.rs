@@ -408,7 +408,8 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("interfaces", "list of interfaces", Value("[]"),
             "Interfaces to capture on; empty for all that are up and have a global address."),
         spec("ports", "list of ports", Value("[]"), "Ports of SMTP servers besides 25, 587 and 2525."),
-        spec("buffer", r#"size, "64K" to "4G""#, Text("64M"), "Size of the kernel's capture buffer."),
+        spec("buffer", r#"size, "64K" to "4G""#, Text("64M"),
+            "Size of the capture buffer of all interfaces together. libpcap takes at least 1.125 MiB for each."),
     ] },
     SectionSpec { header: "[postfix]",
         help: "[Postfix asks](policy.md#let-postfix-ask) the rules about its sessions, also without `[listen]`. Off without this \

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-/// Bytes of the kernel's capture buffer.
+/// Bytes of the capture buffer of all interfaces together.
 pub const WATCH_BUFFER: RangeInclusive<usize> = 64 << 10..=4 << 30;
 
 /// A number of bytes, with K, M or G for powers of 1024.

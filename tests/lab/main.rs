@@ -150,6 +150,7 @@ fn main() -> ExitCode {
         watch::TESTS,
         watch::leftovers::TESTS,
         watch::load::TESTS,
+        watch::many_interfaces::TESTS,
         watch::order::TESTS,
         watch::own_addresses::TESTS,
         watch::rights::TESTS,

@@ -322,8 +322,7 @@ fn load(ports: &[u16], buffer: usize) -> Result<(aya::Ebpf, Option<String>), Ebp
             *word |= 1 << (port & 63);
         }
     }
-    let size = buffer.clamp(MIN_RING, MAX_RING).next_power_of_two();
-    let size = u32::try_from(size).unwrap_or(u32::MAX);
+    let size = ring_size(buffer);
     let quarter = size / 4;
     let netns = own_netns();
     let load = |btf: Option<&Btf>| {
@@ -351,6 +350,12 @@ fn load(ports: &[u16], buffer: usize) -> Result<(aya::Ebpf, Option<String>), Ebp
         result => result,
     };
     Ok((kernel.map_err(|error| refused(MAPS, &error))?, no_socket_events))
+}
+
+/// The largest size within `buffer` that a ring can have: a power of two.
+fn ring_size(buffer: usize) -> u32 {
+    let size = buffer.clamp(MIN_RING, MAX_RING);
+    u32::try_from(1_usize << size.ilog2()).unwrap_or(MIN_RING as u32)
 }
 
 /// Before Linux 5.11 maps count as locked memory of the process.
@@ -414,5 +419,24 @@ fn clsact(interface: &str, index: u32, netlink: &RouteNetlink) -> Result<(), Ebp
         Ok(()) | Err(TcError::AlreadyAttached) => Ok(()),
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(EEXIST) => Ok(()),
         Err(error) => Err(refused(ATTACH, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_stays_within_the_buffer() {
+        for (buffer, size) in [
+            (0, MIN_RING),
+            (64 << 10, MIN_RING),
+            (64 << 20, 64 << 20),
+            ((64 << 20) - 1, 32 << 20),
+            (100 << 20, 64 << 20),
+            (4 << 30, MAX_RING),
+        ] {
+            assert_eq!(ring_size(buffer) as usize, size, "{buffer}");
+        }
     }
 }

@@ -37,7 +37,7 @@ pub struct CaptureSettings {
     pub interfaces: Vec<String>,
     /// Ports of SMTP servers.
     pub ports: Vec<u16>,
-    /// Kernel buffer in bytes, for each interface (libpcap) or for all (eBPF).
+    /// Buffer shared with the kernel in bytes, for all interfaces together. libpcap takes at least 1.125 MiB an interface.
     pub buffer: usize,
 }
 

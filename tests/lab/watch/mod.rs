@@ -7,6 +7,7 @@ mod expected;
 pub(crate) mod leftovers;
 pub(crate) mod load;
 mod mail;
+pub(crate) mod many_interfaces;
 pub(crate) mod order;
 pub(crate) mod own_addresses;
 pub(crate) mod rights;

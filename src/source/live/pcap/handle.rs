@@ -25,8 +25,6 @@ const FULL_SNAP_LEN: i32 = 262_144;
 /// Snap length for SYNs. Ethernet with two VLAN tags, IPv6 and TCP with all options take 142 bytes; the rest is for TCP Fast
 /// Open data.
 const SYN_SNAP_LEN: i32 = 256;
-/// Room for about ten thousand SYNs.
-const SYN_BUFFER: usize = 4 << 20;
 
 /// Name of the loopback interface in every network namespace.
 const LOOPBACK: &str = "lo";
@@ -61,10 +59,9 @@ impl Handle {
         let inactive = Capture::from_device(name).map_err(failed)?;
         let inactive = inactive.promisc(false).precision(Precision::Nano);
         let inactive = match class {
-            PacketClass::Syns => inactive
-                .snaplen(SYN_SNAP_LEN)
-                .immediate_mode(true)
-                .buffer_size(size(buffer.min(SYN_BUFFER))),
+            PacketClass::Syns => {
+                inactive.snaplen(SYN_SNAP_LEN).immediate_mode(true).buffer_size(size(buffer))
+            }
             PacketClass::Others => inactive
                 .snaplen(FULL_SNAP_LEN)
                 .timeout(BLOCK_TIMEOUT.as_millis() as i32)

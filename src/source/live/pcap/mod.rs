@@ -4,6 +4,7 @@
 //! one or was found empty after it, so a SYN precedes its SYN-ACK, and packets of several interfaces are in order. Packets
 //! are read in batches with pauses in between, so that a busy link does not cause a wake-up per packet.
 
+mod budget;
 mod filter;
 mod handle;
 mod outgoing;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::budget::RingSizes;
 use self::filter::PacketClass;
 use self::handle::{Handle, MAX_DELAY};
 use super::error::LiveError;
@@ -24,6 +26,9 @@ use crate::wire::Packet;
 
 /// Pause between two batches.
 const BATCH_PAUSE: Duration = Duration::from_millis(10);
+
+/// Maximum number of threads that close handles.
+const CLOSING_THREADS: usize = 32;
 
 pub(super) struct Pcap {
     /// Handles for SYNs first: at equal times their packets precede others.
@@ -44,15 +49,17 @@ enum NextPacket {
 }
 
 impl Pcap {
+    /// `buffer` is in bytes, for all interfaces.
     pub(super) fn open(
         interfaces: &[WatchedInterface],
         ports: &[u16],
         buffer: usize,
     ) -> Result<Self, LiveError> {
         let mut handles = Vec::with_capacity(2 * interfaces.len());
-        for class in [PacketClass::Syns, PacketClass::Others] {
+        let RingSizes { syns, others } = RingSizes::share(buffer, interfaces.len());
+        for (class, size) in [(PacketClass::Syns, syns), (PacketClass::Others, others)] {
             for (number, interface) in (0..).zip(interfaces) {
-                handles.push(Handle::open(&interface.name, number, class, ports, buffer)?);
+                handles.push(Handle::open(&interface.name, number, class, ports, size)?);
             }
         }
         let names = interfaces.iter().map(|interface| interface.name.clone()).collect();
@@ -175,6 +182,21 @@ impl Pcap {
         let name = self.names.get(interface as usize).cloned().unwrap_or_default();
         let remaining = self.handles.len() / 2;
         LiveError::InterfaceLost { name, reason: source.to_string(), remaining }
+    }
+}
+
+/// The kernel waits a while for each socket that is closed, so many are closed at the same time.
+impl Drop for Pcap {
+    fn drop(&mut self) {
+        let at_once = self.handles.len().div_ceil(CLOSING_THREADS).max(1);
+        thread::scope(|scope| {
+            while self.handles.len() > at_once {
+                let some = self.handles.split_off(self.handles.len() - at_once);
+                // Without a thread they are closed here.
+                let _thread = thread::Builder::new().spawn_scoped(scope, || drop(some));
+            }
+            self.handles.clear();
+        });
     }
 }
 
