@@ -16,6 +16,8 @@ use nix::net::if_::if_indextoname;
 
 use super::error::EbpfError;
 use super::netlink::{Filter, PacketDirection, RouteNetlink};
+use crate::source::capabilities::{EffectiveCapabilities, MissingCapabilities};
+use crate::source::kind::SourceKind;
 use crate::source::leftovers::Leftovers;
 
 /// Maximum number of processes with filters in one network namespace.
@@ -105,12 +107,23 @@ pub(super) fn remove_leftovers(netlink: &RouteNetlink) -> Result<Leftovers, Ebpf
 
 fn remove(interface: &str, direction: PacketDirection, filter: &Filter) -> Result<(), EbpfError> {
     const REMOVE: &str = "remove a filter";
+    const NET_ADMIN: &str = "CAP_NET_ADMIN";
     let handle = filter.handle.into();
     let direction = direction.into();
     let link = SchedClassifierLink::attached(interface, direction, filter.preference, handle, None);
     // An interface that was removed meanwhile has no filters.
     let Ok(link) = link else { return Ok(()) };
-    link.detach().map_err(|error| EbpfError::refused(REMOVE, &error))
+    link.detach().map_err(|error| {
+        // CAP_BPF is not needed.
+        let missing = EffectiveCapabilities::of_this_thread().missing_for(SourceKind::Ebpf);
+        let missing = missing.filter(|missing| missing.names.contains(&NET_ADMIN));
+        match missing {
+            Some(missing) => {
+                EbpfError::Capabilities(MissingCapabilities { names: vec![NET_ADMIN], ..missing })
+            }
+            None => EbpfError::refused(REMOVE, &error),
+        }
+    })
 }
 
 /// All filters of gatepost, in this network namespace.

@@ -69,6 +69,12 @@ fn clean_removes_the_filters_of_killed_watchers_only() {
     let running = Watcher::start_on(Kernel::WithoutTcx, &lab, "ebpf");
     let of_running = program_ids(&filters(&lab.server));
     let ids = killed(&lab);
+    let without = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"];
+    let refused = lab.server.output(without.into_iter().chain([GATEPOST, "watch", "clean"]));
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success());
+    let expected = "cannot remove the filters of killed processes: eBPF needs CAP_NET_ADMIN, which this process lacks";
+    assert!(stderr.contains(expected), "{stderr}");
     assert_eq!(
         clean(&lab),
         "removed 2 filters of killed gatepost processes from gateway\n\
