@@ -182,7 +182,7 @@ fn the_page_shows_sessions_doors_and_refusals() {
     }
     let (head, body) = setup.curl(&[], "/status");
     assert!(head.starts_with("http/1.1 404 "), "{head}");
-    assert_eq!(body, "not found; paths: /, /metrics, /healthz, /readyz\n");
+    assert_eq!(body, "not found; paths: /, /metrics, /probe, /healthz, /readyz\n");
     let (_, ready) = setup.curl(&[], "/readyz");
     assert_eq!(ready, "ready\n");
 }
