@@ -42,8 +42,8 @@ impl Host {
             // No duplicate address detection, for link-local addresses either: a neighbour answers at once.
             sysctl("net/ipv6/conf/default/accept_dad", "0");
             sysctl("net/ipv6/conf/all/accept_dad", "0");
-            // Room for tens of thousands of short sessions a minute from one address.
-            sysctl("net/ipv4/ip_local_port_range", "1024 65535");
+            // Room for tens of thousands of short sessions a minute from one address, above the ports on which tests listen.
+            sysctl("net/ipv4/ip_local_port_range", "16384 65535");
             sysctl("net/core/somaxconn", "4096");
             sysctl("net/ipv4/tcp_max_syn_backlog", "4096");
             // Postfix's postlogd(8) logs to its own socket and deadlocks once that is full: by default after ten lines.
@@ -228,7 +228,11 @@ impl Host {
 
     /// Waits until a socket on this host listens at `at`.
     pub(crate) fn wait_for_listener(&self, at: SocketAddr) {
-        until(format_args!("a listener at {at}"), || self.connect(at).ok().map(drop));
+        until(format_args!("a listener at {at}"), || {
+            // A connection from a free port to itself succeeds, too (RFC 9293 §3.5, simultaneous open), and then nobody can listen.
+            let stream = self.connect(at).ok()?;
+            (stream.local_addr().ok()? != at).then_some(())
+        });
     }
 }
 
